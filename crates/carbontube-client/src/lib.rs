@@ -1,0 +1,1 @@
+//! The Carbontube client: enqueue with confirmation, wait, query and administer.

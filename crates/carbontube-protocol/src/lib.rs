@@ -1,0 +1,1 @@
+//! Messages, codecs, limits, addresses and ids of the Carbontube job-pipeline protocol.

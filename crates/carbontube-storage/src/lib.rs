@@ -1,0 +1,1 @@
+//! Journal storage for Carbontube: the trait, its conformance suite, memory, sled and Redis.

@@ -1,0 +1,1 @@
+//! The Carbontube worker runtime: the Phase trait, command phases, and the loop around them.

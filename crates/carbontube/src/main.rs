@@ -1,0 +1,2 @@
+//! The `carbontube` binary.
+fn main() {}
