@@ -1,1 +1,28 @@
-//! Messages, codecs, limits, addresses and ids of the Carbontube job-pipeline protocol.
+//! What the bytes between Carbontube peers mean: messages, both codecs, limits,
+//! addresses, names and ids.
+//!
+//! This crate never opens a socket, never reads a clock and has no async code.
+//! `docs/protocol.md` is its specification; comments cite its sections.
+
+mod address;
+mod codec;
+mod error;
+mod header;
+mod ids;
+mod instructions;
+mod limits;
+pub mod message;
+mod names;
+pub mod original;
+mod time;
+
+pub use address::{Address, AddressError, Host};
+pub use codec::{decode, decode_event, encode, encode_event};
+pub use error::DecodeError;
+pub use header::{Codec, HEADER_BYTES, Header, Kind, PROTOCOL_VERSION, SIGNATURE};
+pub use ids::{AttemptId, IdError, JobId, ManagerId, WorkerId};
+pub use instructions::{InstructionsError, check_instructions, merge_instructions};
+pub use limits::Limits;
+pub use message::Message;
+pub use names::{JobType, NameError, PipelineName};
+pub use time::Timestamp;
