@@ -24,16 +24,23 @@
 //! A store of one's own implements [`Backend`], which has no rules of its own
 //! to enforce, and becomes a [`Store`] through [`PagedStore`].
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 mod error;
+#[cfg(any(test, feature = "testing"))]
+mod faults;
 mod head;
 mod memory;
 mod open;
 mod page;
 mod paged;
+mod sled;
 mod store;
 mod uri;
 
 pub use crate::error::{Damage, StoreError};
+#[cfg(any(test, feature = "testing"))]
+pub use crate::faults::{Faults, NextCommit};
 pub use crate::head::{Head, HeadError};
 pub use crate::memory::Memory;
 pub use crate::open::{OpenMode, OpenOptions, open};
@@ -41,5 +48,6 @@ pub use crate::page::{
     Bounds, FORMAT_VERSION, Frame, FrameError, Log, PAGE_BYTES_MAX, PAGE_BYTES_TARGET, PageSeq,
 };
 pub use crate::paged::{Backend, Batch, PagedStore, VisitFrame};
+pub use crate::sled::Sled;
 pub use crate::store::{Commit, InDoubt, Page, Store, Usage, Visit};
 pub use crate::uri::{RedisUri, StoreUri};

@@ -6,37 +6,29 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use crate::error::StoreError;
+#[cfg(any(test, feature = "testing"))]
+use crate::faults::{Fault, Faults};
 use crate::page::{Log, PageSeq};
 use crate::paged::{Backend, Batch, PagedStore, VisitFrame};
 
 /// Pages and head in memory.
 #[derive(Debug, Default)]
 pub struct Memory {
-    head: Option<Vec<u8>>,
-    pages: [BTreeMap<PageSeq, Vec<u8>>; 2],
+    stored: Stored,
     warnings: Vec<String>,
+    #[cfg(any(test, feature = "testing"))]
+    faults: Faults,
 }
 
-impl Memory {
-    /// A new, empty store.
-    #[must_use]
-    pub fn store() -> PagedStore<Memory> {
-        let memory = Memory {
-            warnings: vec![
-                "the journal is kept in memory: no job survives the end of the manager".to_owned(),
-            ],
-            ..Memory::default()
-        };
-        PagedStore::create(memory, [0; 16]).expect("memory without faults takes the first head")
-    }
+/// All that a memory store holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) head: Option<Vec<u8>>,
+    pub(crate) pages: [BTreeMap<PageSeq, Vec<u8>>; 2],
 }
 
-impl Backend for Memory {
-    fn head(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.head.clone())
-    }
-
-    fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
+impl Stored {
+    pub(crate) fn apply(&mut self, batch: &Batch) {
         for (log, seq, frame) in &batch.put {
             self.pages[log.index()].insert(*seq, frame.clone());
         }
@@ -45,11 +37,64 @@ impl Backend for Memory {
             self.pages[log.index()] = kept;
         }
         self.head = Some(batch.head.clone());
+    }
+}
+
+impl Memory {
+    /// A new, empty store.
+    #[must_use]
+    pub fn store() -> PagedStore<Memory> {
+        Memory::create(Memory::default())
+    }
+
+    /// A store on a disk of the simulator: new, or as it was left there.
+    ///
+    /// # Errors
+    ///
+    /// As opening any store, and [`StoreError::Locked`] while another store
+    /// has the same disk open.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn store_on(faults: &Faults) -> Result<PagedStore<Memory>, StoreError> {
+        let memory = Memory {
+            stored: faults.attach()?,
+            warnings: Vec::new(),
+            faults: faults.clone(),
+        };
+        match memory.stored.head {
+            None => PagedStore::create(memory, [0; 16]),
+            Some(_) => PagedStore::open(memory),
+        }
+    }
+
+    fn create(mut memory: Memory) -> PagedStore<Memory> {
+        memory.warnings = vec![
+            "the journal is kept in memory: no job survives the end of the manager".to_owned(),
+        ];
+        PagedStore::create(memory, [0; 16]).expect("memory without faults takes the first head")
+    }
+}
+
+impl Backend for Memory {
+    fn head(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.stored.head.clone())
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        #[cfg(any(test, feature = "testing"))]
+        match self.faults.before_commit(batch) {
+            None => {}
+            Some(Fault::Refused(error)) => return Err(error),
+            Some(Fault::Unconfirmed(error)) => {
+                self.stored.apply(batch);
+                return Err(error);
+            }
+        }
+        self.stored.apply(batch);
         Ok(())
     }
 
     fn page(&mut self, log: Log, seq: PageSeq) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.pages[log.index()].get(&seq).cloned())
+        Ok(self.stored.pages[log.index()].get(&seq).cloned())
     }
 
     fn pages(
@@ -58,7 +103,7 @@ impl Backend for Memory {
         from: PageSeq,
         visit: &mut VisitFrame<'_>,
     ) -> Result<(), StoreError> {
-        for (seq, frame) in self.pages[log.index()].range(from..) {
+        for (seq, frame) in self.stored.pages[log.index()].range(from..) {
             if let ControlFlow::Break(()) = visit(*seq, frame)? {
                 break;
             }
@@ -67,11 +112,15 @@ impl Backend for Memory {
     }
 
     fn bytes(&mut self) -> Result<u64, StoreError> {
-        let pages = self.pages.iter().flat_map(BTreeMap::values);
+        let pages = self.stored.pages.iter().flat_map(BTreeMap::values);
         Ok(pages.map(|frame| frame.len() as u64).sum())
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(durable) = self.faults.reopen()? {
+            self.stored = durable;
+        }
         Ok(())
     }
 
@@ -81,5 +130,12 @@ impl Backend for Memory {
 
     fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.faults.detach();
     }
 }

@@ -1,7 +1,11 @@
 //! Opening a store by its URI.
 
+use std::path::Path;
+
 use crate::error::StoreError;
 use crate::memory::Memory;
+use crate::paged::PagedStore;
+use crate::sled;
 use crate::store::Store;
 use crate::uri::StoreUri;
 
@@ -52,13 +56,35 @@ pub fn open(uri: &str, options: &OpenOptions) -> Result<Box<dyn Store>, StoreErr
                 place: uri.to_owned(),
             }),
         },
-        StoreUri::Sled(_) => Err(StoreError::NotBuilt {
-            uri: parsed.to_string(),
-            feature: "sled",
-        }),
+        StoreUri::Sled(ref path) => open_sled(path, options),
         StoreUri::Redis(_) => Err(StoreError::NotBuilt {
             uri: parsed.to_string(),
             feature: "redis",
         }),
     }
+}
+
+fn open_sled(path: &Path, options: &OpenOptions) -> Result<Box<dyn Store>, StoreError> {
+    if let Some(store) = sled::open(path, &options.pipeline)? {
+        return Ok(Box::new(store));
+    }
+    match options.mode {
+        OpenMode::Existing => Err(StoreError::Missing {
+            place: format!("sled:{}", path.display()),
+        }),
+        OpenMode::Create => {
+            let identity = new_identity();
+            let store = sled::create(path, &options.pipeline, identity, |backend| {
+                PagedStore::create(backend, identity)
+            })?;
+            Ok(Box::new(store))
+        }
+    }
+}
+
+/// Sixteen random bytes that tell one store from another.
+pub(crate) fn new_identity() -> [u8; 16] {
+    let mut identity = [0; 16];
+    fastrand::Rng::new().fill(&mut identity);
+    identity
 }

@@ -14,7 +14,7 @@ pub const PAGE_BYTES_TARGET: usize = 64 * 1024;
 ///
 /// A record that does not fit is split by the caller over consecutive pages
 /// of the same commit, which become durable together or not at all.
-pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+pub const PAGE_BYTES_MAX: usize = 80 * 1024;
 
 /// One of the two page logs of a store.
 ///

@@ -1,0 +1,92 @@
+//! Copies of a database to look at, so that the journal itself is not touched.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::folder::{Folder, io as io_error, is_full};
+use crate::error::StoreError;
+
+/// A copy of a database, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    path: PathBuf,
+}
+
+const NAME: &str = "check";
+
+impl Copy {
+    /// Copies the database of a journal into its folder or, where there is no
+    /// room, to the folder for temporary files.
+    ///
+    /// The file system shares the blocks where it can.
+    pub(crate) fn of(folder: &Folder) -> Result<Copy, StoreError> {
+        let database = folder.database();
+        let inside = folder.path().join(NAME);
+        match Copy::into(&database, inside.clone()) {
+            Err(error) if elsewhere_may_do(&error) => {
+                let temporary = std::env::temp_dir();
+                let name = format!("carbontube-{NAME}-{}", std::process::id());
+                Copy::into(&database, temporary.join(name)).map_err(io_error(
+                    folder.place(),
+                    "copy the journal into",
+                    &temporary,
+                ))
+            }
+            other => other.map_err(io_error(folder.place(), "copy the journal into", &inside)),
+        }
+    }
+
+    fn into(database: &Path, path: PathBuf) -> io::Result<Copy> {
+        // We hold the journal, so whatever is there was left by a process long gone.
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::create_dir(&path)?;
+        let copy = Copy { path };
+        for entry in fs::read_dir(database)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs::copy(entry.path(), copy.path.join(entry.file_name()))?;
+            }
+        }
+        Ok(copy)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes sled's snapshot files, which it can do without.
+    ///
+    /// A snapshot that is damaged keeps sled from opening a database whose
+    /// data is whole. Says whether there was any.
+    pub(crate) fn remove_snapshots(&self) -> io::Result<bool> {
+        let mut any = false;
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("snap.") {
+                fs::remove_file(entry.path())?;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+}
+
+fn elsewhere_may_do(error: &io::Error) -> bool {
+    is_full(error)
+        || matches!(
+            error.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+        )
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}

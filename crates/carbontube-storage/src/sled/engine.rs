@@ -1,0 +1,459 @@
+//! The sled database itself: how it is opened, written, looked at and given up.
+
+use std::fs::{self, File};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::contain::{contain, contain_within};
+use super::copy::Copy;
+use super::folder::{Folder, Marker, Witness, io as io_error, is_full};
+use crate::error::{Damage, StoreError};
+use crate::head::Head;
+use crate::page::{Log, PageSeq};
+use crate::paged::{Backend, Batch, PagedStore, VisitFrame, verify, with_sources};
+
+/// A node over a quarter of this goes to a file that is never synced; 8 MiB
+/// keep every node of pages well below that. It is stored in the database
+/// and can't be changed for an existing one.
+const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// The journal is written and hardly ever read, so there is little to cache.
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// sled frees its memory through epochs, too slowly for large commits.
+const EPOCH_FLUSHES: usize = 4;
+
+/// sled waits for its threads without end when one of them has died.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Its lock outlives the database by a moment, until its threads let go.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A page store in a sled database.
+#[derive(Debug)]
+pub struct Sled {
+    folder: Folder,
+    witness: Witness,
+    open: Option<Database>,
+}
+
+#[derive(Debug)]
+struct Database {
+    db: sled::Db,
+    /// The data file through a descriptor of our own, to sync it.
+    data: File,
+}
+
+/// Opens an existing journal; `None` when there is none.
+pub(crate) fn open(path: &Path, pipeline: &str) -> Result<Option<PagedStore<Sled>>, StoreError> {
+    let Some((folder, marker)) = Folder::hold(path)? else {
+        return Ok(None);
+    };
+    if marker.pipeline != pipeline {
+        return Err(StoreError::OtherPipeline {
+            place: folder.place().to_owned(),
+            expected: pipeline.to_owned(),
+            found: marker.pipeline,
+        });
+    }
+    let (witness, _) = Witness::open(&folder)?;
+    let mut sled = Sled {
+        folder,
+        witness,
+        open: None,
+    };
+    sled.start()?;
+    PagedStore::open(sled).map(Some)
+}
+
+/// Makes a new journal; `fill` puts into it what it begins with.
+///
+/// Only when that has succeeded, and all of it is durable, is it a journal.
+pub(crate) fn create(
+    path: &Path,
+    pipeline: &str,
+    identity: [u8; 16],
+    fill: impl FnOnce(Sled) -> Result<PagedStore<Sled>, StoreError>,
+) -> Result<PagedStore<Sled>, StoreError> {
+    let marker = Marker {
+        pipeline: pipeline.to_owned(),
+    };
+    let folder = Folder::begin(path, &marker)?;
+    let witness = Witness::create(&folder, identity)?;
+    let database = folder.database();
+    fs::create_dir(&database).map_err(io_error(folder.place(), "make the folder", &database))?;
+    let open = Database::open(&folder)?;
+    open.pad(&folder)?;
+    let store = fill(Sled {
+        folder,
+        witness,
+        open: Some(open),
+    })?;
+    store.backend().folder.finish()?;
+    Ok(store)
+}
+
+impl Sled {
+    /// Opens the database, having seen that it is whole.
+    fn start(&mut self) -> Result<(), StoreError> {
+        check_no_blobs(&self.folder)?;
+        let (witness, confirmed) = Witness::open(&self.folder)?;
+        let head = examine_copy(&self.folder)?;
+        let damaged = StoreError::damaged(self.folder.place());
+        if head.identity != witness.identity() {
+            return Err(damaged(Damage::Other {
+                what: "the record of the last confirmed commit is another journal's".to_owned(),
+            }));
+        }
+        if head.commit < confirmed {
+            return Err(damaged(Damage::WentBack {
+                confirmed,
+                found: head.commit,
+            }));
+        }
+        self.witness = witness;
+        let database = Database::open(&self.folder)?;
+        // Opening may have moved things about; what comes next relies on them.
+        database.sync(&self.folder)?;
+        self.open = Some(database);
+        self.witness.record(&self.folder, head.commit)
+    }
+
+    fn database(&self) -> Result<&Database, StoreError> {
+        self.open.as_ref().ok_or_else(|| StoreError::Poisoned {
+            cause: "its database is closed".to_owned(),
+        })
+    }
+}
+
+/// Opens a copy of the database and verifies every page in it.
+pub(crate) fn examine_copy(folder: &Folder) -> Result<Head, StoreError> {
+    let copy = Copy::of(folder)?;
+    verify_copy(&copy, folder.place())
+}
+
+pub(crate) fn verify_copy(copy: &Copy, place: &str) -> Result<Head, StoreError> {
+    let bytes = folder_bytes(copy.path()).unwrap_or(0);
+    // A thousandth of the speed of any disk met; only a search without end is that slow.
+    let patience = Duration::from_secs(60 + bytes / 1_000_000);
+    let path = copy.path().to_owned();
+    let at = place.to_owned();
+    let outcome = contain_within(patience, move || {
+        let db = config(&path).flush_every_ms(None).open();
+        let db = db.map_err(|error| damage_or_trouble(&at, error))?;
+        verify(&mut CopyReader { db, place: at })
+    });
+    outcome.unwrap_or_else(|reason| {
+        Err(StoreError::damaged(place)(Damage::Other {
+            what: format!("sled cannot open it: {reason}"),
+        }))
+    })
+}
+
+fn config(path: &Path) -> sled::Config {
+    sled::Config::new()
+        .path(path)
+        .segment_size(SEGMENT_BYTES)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(Some(500))
+}
+
+impl Database {
+    fn open(folder: &Folder) -> Result<Database, StoreError> {
+        let path = folder.database();
+        let deadline = Instant::now() + RELEASE_PATIENCE;
+        let db = loop {
+            let opened = contain(|| config(&path).open())
+                .map_err(|reason| engine_error(folder.place(), reason))?;
+            match opened {
+                Ok(db) => break db,
+                Err(error) if is_lock(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) if is_lock(&error) => {
+                    return Err(StoreError::Locked {
+                        place: folder.place().to_owned(),
+                        holder: "a database of this process that could not be closed".to_owned(),
+                    });
+                }
+                Err(error) => return Err(trouble(folder.place(), error)),
+            }
+        };
+        let data = File::open(path.join("db")).map_err(io_error(
+            folder.place(),
+            "open the data file in",
+            &path,
+        ))?;
+        Ok(Database { db, data })
+    }
+
+    fn sync(&self, folder: &Folder) -> Result<(), StoreError> {
+        on_engine(folder.place(), || self.db.flush())?;
+        self.data.sync_data().map_err(io_error(
+            folder.place(),
+            "sync the data file in",
+            &folder.database(),
+        ))
+    }
+
+    /// Surrounds the head with keys that never change.
+    ///
+    /// sled rewrites a whole node every few changes of any key in it. The
+    /// head changes with each commit; in a node with pages it would have
+    /// hundreds of kilobytes rewritten all the time.
+    fn pad(&self, folder: &Folder) -> Result<(), StoreError> {
+        on_engine(folder.place(), || {
+            let mut batch = sled::Batch::default();
+            for number in 0..2 * PADS_EACH_SIDE {
+                let side = if number < PADS_EACH_SIDE { b'0' } else { b'2' };
+                batch.insert(&[HEAD_TAG, side, number], &[]);
+            }
+            self.db.apply_batch(batch)
+        })
+    }
+}
+
+/// Behind both logs, so that it is not in the way of their growing ends.
+const HEAD_TAG: u8 = b'Z';
+const HEAD_KEY: [u8; 2] = [HEAD_TAG, b'1'];
+/// A node holds at most 16 keys before it is split in two.
+const PADS_EACH_SIDE: u8 = 24;
+
+fn key(log: Log, seq: PageSeq) -> [u8; 9] {
+    let mut key = [log.tag(); 9];
+    key[1..].copy_from_slice(&seq.0.to_be_bytes());
+    key
+}
+
+impl Backend for Sled {
+    fn head(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        read_head(&self.database()?.db, self.folder.place())
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let database = self.database()?;
+        on_engine(self.folder.place(), || {
+            let mut changes = sled::Batch::default();
+            for (log, seq, frame) in &batch.put {
+                changes.insert(&key(*log, *seq), frame.as_slice());
+            }
+            for (log, range) in &batch.remove {
+                for seq in range.clone() {
+                    changes.remove(&key(*log, PageSeq(seq)));
+                }
+            }
+            changes.insert(&HEAD_KEY, batch.head.as_slice());
+            database.db.apply_batch(changes)
+        })?;
+        database.sync(&self.folder)?;
+        check_no_blobs(&self.folder)?;
+        self.witness.record(&self.folder, batch.commit)?;
+        for _ in 0..EPOCH_FLUSHES {
+            crossbeam_epoch::pin().flush();
+        }
+        Ok(())
+    }
+
+    fn page(&mut self, log: Log, seq: PageSeq) -> Result<Option<Vec<u8>>, StoreError> {
+        read_page(&self.database()?.db, self.folder.place(), log, seq)
+    }
+
+    fn pages(
+        &mut self,
+        log: Log,
+        from: PageSeq,
+        visit: &mut VisitFrame<'_>,
+    ) -> Result<(), StoreError> {
+        read_pages(&self.database()?.db, self.folder.place(), log, from, visit)
+    }
+
+    fn bytes(&mut self) -> Result<u64, StoreError> {
+        let database = self.folder.database();
+        folder_bytes(&database).map_err(io_error(self.folder.place(), "list", &database))
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        if let Some(database) = self.open.take() {
+            close(database);
+        }
+        self.start()
+    }
+
+    fn place(&self) -> &str {
+        self.folder.place()
+    }
+}
+
+impl Drop for Sled {
+    fn drop(&mut self) {
+        if let Some(database) = self.open.take() {
+            close(database);
+        }
+    }
+}
+
+fn close(database: Database) {
+    if let Err(reason) = contain_within(CLOSING_PATIENCE, move || drop(database)) {
+        log::warn!("sled could not be closed: {reason}");
+    }
+}
+
+/// A database that is only looked at.
+struct CopyReader {
+    db: sled::Db,
+    place: String,
+}
+
+impl Backend for CopyReader {
+    fn head(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        read_head(&self.db, &self.place)
+    }
+
+    fn apply(&mut self, _: &Batch) -> Result<(), StoreError> {
+        Err(engine_error(&self.place, "a copy takes nothing".to_owned()))
+    }
+
+    fn page(&mut self, log: Log, seq: PageSeq) -> Result<Option<Vec<u8>>, StoreError> {
+        read_page(&self.db, &self.place, log, seq)
+    }
+
+    fn pages(
+        &mut self,
+        log: Log,
+        from: PageSeq,
+        visit: &mut VisitFrame<'_>,
+    ) -> Result<(), StoreError> {
+        read_pages(&self.db, &self.place, log, from, visit)
+    }
+
+    fn bytes(&mut self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn place(&self) -> &str {
+        &self.place
+    }
+}
+
+fn read_head(db: &sled::Db, place: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let stored = on_engine(place, || db.get(HEAD_KEY))?;
+    Ok(stored.map(|bytes| bytes.to_vec()))
+}
+
+fn read_page(
+    db: &sled::Db,
+    place: &str,
+    log: Log,
+    seq: PageSeq,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let stored = on_engine(place, || db.get(key(log, seq)))?;
+    Ok(stored.map(|bytes| bytes.to_vec()))
+}
+
+fn read_pages(
+    db: &sled::Db,
+    place: &str,
+    log: Log,
+    from: PageSeq,
+    visit: &mut VisitFrame<'_>,
+) -> Result<(), StoreError> {
+    let mut pages = db.range(key(log, from)..=key(log, PageSeq(u64::MAX)));
+    // Only the engine is contained: a panic of the visitor is its caller's.
+    while let Some((key, frame)) = on_engine(place, || pages.next().transpose())? {
+        let seq = key.get(1..).and_then(|seq| seq.try_into().ok());
+        let Some(seq) = seq.map(u64::from_be_bytes) else {
+            return Err(StoreError::damaged(place)(Damage::Other {
+                what: format!("there is an entry of no page among the pages of the {log}"),
+            }));
+        };
+        if let ControlFlow::Break(()) = visit(PageSeq(seq), &frame)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn on_engine<T>(place: &str, run: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    contain(run)
+        .map_err(|reason| engine_error(place, reason))?
+        .map_err(|error| trouble(place, error))
+}
+
+fn engine_error(place: &str, reason: String) -> StoreError {
+    StoreError::Engine {
+        place: place.to_owned(),
+        reason,
+    }
+}
+
+/// What an error means on a journal that was whole when it was opened.
+fn trouble(place: &str, error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error) if is_full(&error) => StoreError::Full {
+            place: place.to_owned(),
+        },
+        sled::Error::Io(source) => StoreError::Io {
+            action: format!("read or write the journal at {place}"),
+            source,
+        },
+        other => engine_error(place, with_sources(&other)),
+    }
+}
+
+/// What an error means while a copy is opened to see whether it is whole.
+fn damage_or_trouble(place: &str, error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error)
+            if is_full(&error) || error.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            trouble(place, sled::Error::Io(error))
+        }
+        other => StoreError::damaged(place)(Damage::Other {
+            what: format!("sled cannot open it: {}", with_sources(&other)),
+        }),
+    }
+}
+
+fn is_lock(error: &sled::Error) -> bool {
+    // sled has no error of its own for this.
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
+/// Files in this folder are never synced by sled; none must ever be needed.
+fn check_no_blobs(folder: &Folder) -> Result<(), StoreError> {
+    let blobs = folder.database().join("blobs");
+    match fs::read_dir(&blobs) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(StoreError::damaged(folder.place())(Damage::Other {
+                what: format!(
+                    "{} is not empty, and nothing in it would survive a power cut",
+                    blobs.display()
+                ),
+            })),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error(folder.place(), "list", &blobs)(error)),
+    }
+}
+
+fn folder_bytes(path: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(path)? {
+        let kind = match entry?.metadata() {
+            Ok(kind) => kind,
+            // sled replaces its snapshot files whenever it likes.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if kind.is_file() {
+            bytes += kind.len();
+        }
+    }
+    Ok(bytes)
+}

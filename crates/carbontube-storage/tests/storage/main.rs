@@ -1,0 +1,4 @@
+//! Every store, held to the promises of the crate.
+
+mod memory;
+mod sled;
