@@ -27,6 +27,7 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod error;
+mod examine;
 #[cfg(any(test, feature = "testing"))]
 mod faults;
 mod head;
@@ -34,11 +35,13 @@ mod memory;
 mod open;
 mod page;
 mod paged;
+mod portable;
 mod sled;
 mod store;
 mod uri;
 
 pub use crate::error::{Damage, StoreError};
+pub use crate::examine::{LogReport, Report, examine};
 #[cfg(any(test, feature = "testing"))]
 pub use crate::faults::{Faults, NextCommit};
 pub use crate::head::{Head, HeadError};
@@ -48,6 +51,7 @@ pub use crate::page::{
     Bounds, FORMAT_VERSION, Frame, FrameError, Log, PAGE_BYTES_MAX, PAGE_BYTES_TARGET, PageSeq,
 };
 pub use crate::paged::{Backend, Batch, PagedStore, VisitFrame};
+pub use crate::portable::{Imported, LostPages, export, import};
 pub use crate::sled::Sled;
 pub use crate::store::{Commit, InDoubt, Page, Store, Usage, Visit};
 pub use crate::uri::{RedisUri, StoreUri};

@@ -24,8 +24,7 @@ mod engine;
 mod folder;
 mod raw;
 
-pub(crate) use self::contain::contain;
 pub use self::engine::Sled;
-pub(crate) use self::engine::{create, examine_copy, open};
-pub(crate) use self::folder::{Folder, Marker};
+pub(crate) use self::engine::{Finding, create, examine, open};
+pub(crate) use self::folder::{Folder, sync_folder};
 pub(crate) use self::raw::RawPages;

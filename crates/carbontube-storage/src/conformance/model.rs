@@ -30,7 +30,7 @@ impl Step {
     #[must_use]
     pub fn random(seed: u64, steps: usize) -> Vec<Step> {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut sizes = |most: usize, random: &mut fastrand::Rng| {
+        let sizes = |most: usize, random: &mut fastrand::Rng| {
             let count = random.usize(..=most);
             let size = |random: &mut fastrand::Rng| match random.u8(..8) {
                 0 => random.u16(..),

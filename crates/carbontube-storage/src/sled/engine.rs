@@ -16,7 +16,7 @@ use crate::paged::{Backend, Batch, PagedStore, VisitFrame, verify, with_sources}
 /// A node over a quarter of this goes to a file that is never synced; 8 MiB
 /// keep every node of pages well below that. It is stored in the database
 /// and can't be changed for an existing one.
-const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 
 /// The journal is written and hardly ever read, so there is little to cache.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -98,21 +98,10 @@ impl Sled {
     /// Opens the database, having seen that it is whole.
     fn start(&mut self) -> Result<(), StoreError> {
         check_no_blobs(&self.folder)?;
-        let (witness, confirmed) = Witness::open(&self.folder)?;
-        let head = examine_copy(&self.folder)?;
-        let damaged = StoreError::damaged(self.folder.place());
-        if head.identity != witness.identity() {
-            return Err(damaged(Damage::Other {
-                what: "the record of the last confirmed commit is another journal's".to_owned(),
-            }));
-        }
-        if head.commit < confirmed {
-            return Err(damaged(Damage::WentBack {
-                confirmed,
-                found: head.commit,
-            }));
-        }
-        self.witness = witness;
+        let copy = Copy::of(&self.folder)?;
+        let head = verify_copy(&copy, self.folder.place())?;
+        drop(copy);
+        self.witness = check_witness(&self.folder, &head)?;
         let database = Database::open(&self.folder)?;
         // Opening may have moved things about; what comes next relies on them.
         database.sync(&self.folder)?;
@@ -127,13 +116,84 @@ impl Sled {
     }
 }
 
-/// Opens a copy of the database and verifies every page in it.
-pub(crate) fn examine_copy(folder: &Folder) -> Result<Head, StoreError> {
-    let copy = Copy::of(folder)?;
-    verify_copy(&copy, folder.place())
+/// The witness of a journal, which must know of nothing newer than its head.
+fn check_witness(folder: &Folder, head: &Head) -> Result<Witness, StoreError> {
+    let damaged = StoreError::damaged(folder.place());
+    let (witness, confirmed) = Witness::open(folder)?;
+    if head.identity != witness.identity() {
+        return Err(damaged(Damage::Other {
+            what: "the record of the last confirmed commit is another journal's".to_owned(),
+        }));
+    }
+    if head.commit < confirmed {
+        return Err(damaged(Damage::WentBack {
+            confirmed,
+            found: head.commit,
+        }));
+    }
+    Ok(witness)
 }
 
-pub(crate) fn verify_copy(copy: &Copy, place: &str) -> Result<Head, StoreError> {
+/// What looking at a journal has found.
+pub(crate) enum Finding {
+    /// It can be opened, everything is there.
+    Sound(Head),
+    /// It would be refused.
+    Damaged {
+        reasons: Vec<String>,
+        /// Without sled's snapshot files everything is there.
+        snapshot_only: bool,
+    },
+}
+
+/// Looks at a journal as opening does, and goes on where that would stop.
+pub(crate) fn examine(folder: &Folder) -> Result<Finding, StoreError> {
+    let mut reasons = Vec::new();
+    // Damage is what is being looked for; anything else ends the search.
+    let mut note = |error: StoreError| match error {
+        StoreError::Damaged { damage, .. } => {
+            reasons.push(damage.to_string());
+            Ok(())
+        }
+        other => Err(other),
+    };
+    check_no_blobs(folder).or_else(&mut note)?;
+    let mut verified = verify_copy(&Copy::of(folder)?, folder.place());
+    let mut snapshot_only = false;
+    if let Err(error) = verified {
+        note(error)?;
+        let copy = Copy::of(folder)?;
+        let removed = copy.remove_snapshots().map_err(io_error(
+            folder.place(),
+            "remove the snapshot files in",
+            copy.path(),
+        ))?;
+        verified = verify_copy(&copy, folder.place());
+        snapshot_only = removed && verified.is_ok();
+    }
+    match &verified {
+        Ok(head) => {
+            if let Err(error) = check_witness(folder, head) {
+                snapshot_only = false;
+                note(error)?;
+            }
+        }
+        Err(_) => {
+            if let Err(error) = Witness::open(folder) {
+                note(error)?;
+            }
+        }
+    }
+    match verified {
+        Ok(head) if reasons.is_empty() => Ok(Finding::Sound(head)),
+        _ => Ok(Finding::Damaged {
+            reasons,
+            snapshot_only,
+        }),
+    }
+}
+
+fn verify_copy(copy: &Copy, place: &str) -> Result<Head, StoreError> {
     let bytes = folder_bytes(copy.path()).unwrap_or(0);
     // A thousandth of the speed of any disk met; only a search without end is that slow.
     let patience = Duration::from_secs(60 + bytes / 1_000_000);

@@ -3,7 +3,8 @@
 //! sled writes values into its file as they are, and a page's frame says
 //! which page it is and whether it is whole, so the frames can be found by
 //! their magic. Old and removed pages are found too; the newest head tells
-//! which ones count.
+//! which ones count. A page may even be there twice with different bytes,
+//! once from a commit that failed; what sled wrote later counts.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,14 +12,15 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::engine::SEGMENT_BYTES;
 use crate::head::{HEAD_MAGIC, Head};
-use crate::page::{FRAME_MAGIC, Frame, FrameError, Log, PAGE_BYTES_MAX, PageSeq};
+use crate::page::{FRAME_MAGIC, Frame, Log, PAGE_BYTES_MAX, PageSeq};
 
 /// Where the whole pages of a data file are.
 #[derive(Debug)]
 pub(crate) struct RawPages {
     file: File,
-    head: Option<Head>,
+    head: Option<(Head, u64)>,
     pages: BTreeMap<(Log, PageSeq), Place>,
 }
 
@@ -26,6 +28,7 @@ pub(crate) struct RawPages {
 struct Place {
     offset: u64,
     bytes: usize,
+    written: u64,
 }
 
 const ENTRY_BYTES_MAX: usize = PAGE_BYTES_MAX + Frame::OVERHEAD_BYTES;
@@ -41,6 +44,7 @@ impl RawPages {
             pages: BTreeMap::new(),
         };
         let mut window = Vec::new();
+        let segments = segment_positions(&file)?;
         let mut window_start = 0;
         let mut next_read = 0;
         loop {
@@ -56,7 +60,7 @@ impl RawPages {
             } else {
                 window.len().saturating_sub(ENTRY_BYTES_MAX)
             };
-            found.search(&window, end, window_start);
+            found.search(&window, end, window_start, &segments);
             if at_end {
                 return Ok(found);
             }
@@ -66,7 +70,7 @@ impl RawPages {
     }
 
     /// Looks for entries that begin before `end`.
-    fn search(&mut self, window: &[u8], end: usize, window_start: u64) {
+    fn search(&mut self, window: &[u8], end: usize, window_start: u64, segments: &[u64]) {
         let mut at = 0;
         while at < end {
             let Some(step) = window[at..end].iter().position(|&byte| byte == b'C') else {
@@ -74,26 +78,34 @@ impl RawPages {
             };
             at += step;
             let rest = &window[at..];
+            let offset = window_start + at as u64;
+            let written = written_at(segments, offset);
             if rest.starts_with(FRAME_MAGIC) {
                 // Inside a page may be what looks like another one, so a whole page is
                 // stepped over; anything else is searched from its second byte on.
-                match Frame::decode_prefix(rest) {
-                    Ok((frame, bytes)) if bytes <= ENTRY_BYTES_MAX => {
-                        let offset = window_start + at as u64;
-                        let place = Place { offset, bytes };
-                        self.pages.insert((frame.log, frame.seq), place);
-                        at += bytes;
-                        continue;
+                if let Ok((frame, bytes)) = Frame::decode_prefix(rest)
+                    && bytes <= ENTRY_BYTES_MAX
+                {
+                    let place = Place {
+                        offset,
+                        bytes,
+                        written,
+                    };
+                    let known = self.pages.entry((frame.log, frame.seq)).or_insert(place);
+                    if known.written <= written {
+                        *known = place;
                     }
-                    Ok(_) | Err(FrameError::Length { .. }) => {}
-                    Err(_) => {}
+                    at += bytes;
+                    continue;
                 }
             } else if rest.starts_with(HEAD_MAGIC)
                 && let Some(bytes) = rest.get(..Head::BYTES)
                 && let Ok(head) = Head::decode(bytes)
-                && self.head.is_none_or(|newest| newest.commit < head.commit)
+                && self
+                    .head
+                    .is_none_or(|(newest, at)| (newest.commit, at) < (head.commit, written))
             {
-                self.head = Some(head);
+                self.head = Some((head, written));
             }
             at += 1;
         }
@@ -101,12 +113,7 @@ impl RawPages {
 
     /// The newest head in the file.
     pub(crate) fn head(&self) -> Option<Head> {
-        self.head
-    }
-
-    /// Whether a whole copy of this page is in the file.
-    pub(crate) fn has(&self, log: Log, seq: PageSeq) -> bool {
-        self.pages.contains_key(&(log, seq))
+        self.head.map(|(head, _)| head)
     }
 
     /// The framed page, read and checked anew.
@@ -119,15 +126,45 @@ impl RawPages {
         Ok(Frame::expect(&bytes, log, seq).is_ok().then_some(bytes))
     }
 
-    /// The oldest and the newest page of a log found, whatever the head says.
-    pub(crate) fn range(&self, log: Log) -> Option<(PageSeq, PageSeq)> {
-        let mut seqs = self
+    /// The pages of a log that were found, in order, whatever the head says.
+    pub(crate) fn seqs(&self, log: Log) -> Vec<PageSeq> {
+        let pages = self
             .pages
-            .range((log, PageSeq(0))..=(log, PageSeq(u64::MAX)))
-            .map(|(&(_, seq), _)| seq);
-        let first = seqs.next()?;
-        Some((first, seqs.next_back().unwrap_or(first)))
+            .range((log, PageSeq(0))..=(log, PageSeq(u64::MAX)));
+        pages.map(|(&(_, seq), _)| seq).collect()
     }
+}
+
+/// Where each segment of the file stands in the order of writing.
+///
+/// sled reuses its segments, so a later place in the file is not a later
+/// write; each segment begins with its position in the log instead, after
+/// a checksum of four bytes and with its bits turned around.
+fn segment_positions(file: &File) -> io::Result<Vec<u64>> {
+    let segments = file.metadata()?.len().div_ceil(SEGMENT_BYTES as u64);
+    let mut positions = Vec::new();
+    for segment in 0..segments {
+        let mut header = [0; 12];
+        let read = file.read_at(&mut header, segment * SEGMENT_BYTES as u64)?;
+        let turned = u64::from_le_bytes(header[4..].try_into().expect("eight bytes"));
+        let position = turned ^ (u64::MAX >> 1);
+        let plausible = read == header.len()
+            && position.is_multiple_of(SEGMENT_BYTES as u64)
+            && position < u64::MAX / 2;
+        // A segment whose beginning is damaged comes before all others.
+        positions.push(if plausible {
+            position + SEGMENT_BYTES as u64
+        } else {
+            0
+        });
+    }
+    Ok(positions)
+}
+
+fn written_at(segments: &[u64], offset: u64) -> u64 {
+    let segment = usize::try_from(offset / SEGMENT_BYTES as u64).ok();
+    let position = segment.and_then(|segment| segments.get(segment));
+    position.map_or(0, |position| position + offset % SEGMENT_BYTES as u64)
 }
 
 #[cfg(test)]
@@ -167,12 +204,40 @@ mod tests {
         let path = dir.path().join("db");
         std::fs::write(&path, &file).unwrap();
         let found = RawPages::find(&path).unwrap();
-        let seqs: Vec<u64> = found.pages.keys().map(|(_, seq)| seq.0).collect();
+        let seqs: Vec<u64> = found.seqs(Log::Journal).iter().map(|seq| seq.0).collect();
         assert_eq!(seqs, expected);
         assert_eq!(found.head().unwrap().commit, 9);
-        assert_eq!(found.range(Log::Journal), Some((PageSeq(1), PageSeq(59))));
-        assert_eq!(found.range(Log::History), None);
+        assert!(found.seqs(Log::History).is_empty());
         let frame = found.frame(Log::Journal, PageSeq(2)).unwrap().unwrap();
         assert_eq!(frame, page(2, PAGE_BYTES_MAX - 14));
+    }
+
+    #[test]
+    fn page_that_is_there_twice_is_the_one_written_later() {
+        let page = |bytes: &[u8]| {
+            Frame {
+                log: Log::History,
+                seq: PageSeq(5),
+                page: bytes,
+            }
+            .encode()
+        };
+        let segment = |position: u64, entry: &[u8]| {
+            let mut bytes = vec![0; SEGMENT_BYTES];
+            let turned = position ^ (u64::MAX >> 1);
+            bytes[4..12].copy_from_slice(&turned.to_le_bytes());
+            bytes[1000..1000 + entry.len()].copy_from_slice(entry);
+            bytes
+        };
+        let late = segment(3 * SEGMENT_BYTES as u64, &page(b"late"));
+        let early = segment(2 * SEGMENT_BYTES as u64, &page(b"early"));
+        let dir = tempfile::tempdir().unwrap();
+        for file in [[&late[..], &early].concat(), [&early[..], &late].concat()] {
+            let path = dir.path().join("db");
+            std::fs::write(&path, &file).unwrap();
+            let found = RawPages::find(&path).unwrap();
+            let frame = found.frame(Log::History, PageSeq(5)).unwrap();
+            assert_eq!(frame, Some(page(b"late")));
+        }
     }
 }

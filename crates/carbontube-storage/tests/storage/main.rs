@@ -1,4 +1,7 @@
 //! Every store, held to the promises of the crate.
 
+#![allow(clippy::unwrap_used, reason = "a failing step is a failing test")]
+
 mod memory;
 mod sled;
+mod sled_damage;

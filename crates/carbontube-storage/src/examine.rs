@@ -1,0 +1,259 @@
+//! Looking at a store without changing it: what is readable, and what is not.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{Damage, StoreError};
+use crate::head::Head;
+use crate::open::OpenOptions;
+use crate::page::{Bounds, Log, PageSeq};
+use crate::sled;
+use crate::sled::RawPages;
+use crate::uri::StoreUri;
+
+/// What is readable of a store and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Where the store is.
+    pub place: String,
+    /// The pipeline whose jobs are in it.
+    pub pipeline: String,
+    /// What would keep it from being opened; empty if nothing would.
+    pub problems: Vec<String>,
+    /// The number of the last commit, where that can still be told.
+    pub commit: Option<u64>,
+    /// The journal.
+    pub journal: LogReport,
+    /// The history.
+    pub history: LogReport,
+    /// Whether everything is readable once sled's snapshot files are removed.
+    pub snapshot_only: bool,
+}
+
+/// What is readable of one log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogReport {
+    /// The pages that should be there: as stored, or as far as they were found.
+    pub bounds: Bounds,
+    /// Those of them that can't be read, as ranges.
+    pub missing: Vec<Range<u64>>,
+}
+
+impl LogReport {
+    /// How many pages can be read.
+    #[must_use]
+    pub fn readable(&self) -> u64 {
+        self.bounds.pages() - self.lost()
+    }
+
+    /// How many pages can't be read.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.missing
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum()
+    }
+}
+
+impl Report {
+    /// Whether the store can be opened and everything in it is there.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// The report on one log.
+    #[must_use]
+    pub fn log(&self, log: Log) -> &LogReport {
+        match log {
+            Log::Journal => &self.journal,
+            Log::History => &self.history,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, pipeline {:?}: ", self.place, self.pipeline)?;
+        f.write_str(if self.is_sound() { "sound" } else { "damaged" })?;
+        for log in Log::ALL {
+            let report = self.log(log);
+            let Bounds { first, next } = report.bounds;
+            if report.bounds.is_empty() {
+                write!(f, "\n  {log}: no pages")?;
+                continue;
+            }
+            let last = next.0 - 1;
+            let readable = report.readable();
+            let pages = report.bounds.pages();
+            write!(
+                f,
+                "\n  {log}: pages {first} to {last}, {readable} of {pages} readable"
+            )?;
+            for range in &report.missing {
+                let damage = Damage::Gap {
+                    log,
+                    from: PageSeq(range.start),
+                    to: PageSeq(range.end),
+                };
+                write!(f, "\n    {damage}")?;
+            }
+        }
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        if self.snapshot_only {
+            f.write_str("\n  only a snapshot file of sled is damaged, which it can do without")?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks at a store and reports what is readable, changing nothing.
+///
+/// It takes the store for as long as it looks, so no manager may have it open.
+///
+/// # Errors
+///
+/// When there is no store, or it is in use. Damage is not an error here.
+pub fn examine(uri: &str, options: &OpenOptions) -> Result<Report, StoreError> {
+    Ok(Examined::of(uri, options)?.report)
+}
+
+/// A report and the pages it speaks of.
+pub(crate) struct Examined {
+    pub(crate) report: Report,
+    pub(crate) identity: [u8; 16],
+    pages: Box<dyn ReadPages>,
+}
+
+/// Where the readable pages of an examined store come from.
+pub(crate) trait ReadPages {
+    /// The framed page, `None` if it can't be had.
+    fn frame(&mut self, log: Log, seq: PageSeq) -> Result<Option<Vec<u8>>, StoreError>;
+}
+
+impl Examined {
+    pub(crate) fn of(uri: &str, options: &OpenOptions) -> Result<Examined, StoreError> {
+        let parsed: StoreUri = uri.parse()?;
+        match parsed {
+            StoreUri::Memory => Err(StoreError::Missing {
+                place: "memory:".to_owned(),
+            }),
+            StoreUri::Sled(path) => Examined::of_sled(&path, options),
+            StoreUri::Redis(_) => Err(StoreError::NotBuilt {
+                uri: uri.to_owned(),
+                feature: "redis",
+            }),
+        }
+    }
+
+    fn of_sled(path: &Path, options: &OpenOptions) -> Result<Examined, StoreError> {
+        let place = format!("sled:{}", path.display());
+        let missing = || StoreError::Missing {
+            place: place.clone(),
+        };
+        let (folder, marker) = sled::Folder::hold(path)?.ok_or_else(missing)?;
+        check_pipeline(&place, options, &marker.pipeline)?;
+        let problem = sled::examine(&folder)?;
+        let raw =
+            RawPages::find(&folder.database().join("db")).map_err(|source| StoreError::Io {
+                action: format!("read the data file of {place}"),
+                source,
+            })?;
+        let (head, problems, snapshot_only) = match problem {
+            sled::Finding::Sound(head) => (Some(head), Vec::new(), false),
+            sled::Finding::Damaged {
+                reasons,
+                snapshot_only,
+            } => (raw.head(), reasons, snapshot_only),
+        };
+        let log = |log| log_report(log, head, &raw.seqs(log));
+        let report = Report {
+            place,
+            pipeline: marker.pipeline,
+            problems,
+            commit: head.map(|head| head.commit),
+            journal: log(Log::Journal),
+            history: log(Log::History),
+            snapshot_only,
+        };
+        Ok(Examined {
+            report,
+            identity: head.map_or([0; 16], |head| head.identity),
+            pages: Box::new(HeldRaw {
+                raw,
+                _folder: folder,
+            }),
+        })
+    }
+
+    /// The framed page, `None` if it can't be had.
+    pub(crate) fn frame(&mut self, log: Log, seq: PageSeq) -> Result<Option<Vec<u8>>, StoreError> {
+        self.pages.frame(log, seq)
+    }
+}
+
+pub(crate) fn check_pipeline(
+    place: &str,
+    options: &OpenOptions,
+    found: &str,
+) -> Result<(), StoreError> {
+    if found == options.pipeline {
+        return Ok(());
+    }
+    Err(StoreError::OtherPipeline {
+        place: place.to_owned(),
+        expected: options.pipeline.clone(),
+        found: found.to_owned(),
+    })
+}
+
+/// Which pages a log should hold and which of them were not found.
+///
+/// The work is bounded by what was found, not by what a head says.
+pub(crate) fn log_report(log: Log, head: Option<Head>, found: &[PageSeq]) -> LogReport {
+    let bounds = match (head, found) {
+        (Some(head), _) => head.bounds(log),
+        // Without a head nobody knows what was removed: everything found counts.
+        (None, [first, .., last]) => Bounds {
+            first: *first,
+            next: last.next(),
+        },
+        (None, [only]) => Bounds {
+            first: *only,
+            next: only.next(),
+        },
+        (None, []) => Bounds::EMPTY,
+    };
+    let mut missing = Vec::new();
+    let mut expected = bounds.first;
+    let held = found.iter().filter(|seq| bounds.contains(**seq));
+    for &seq in held.chain([&bounds.next]) {
+        if expected < seq {
+            missing.push(expected.0..seq.0);
+        }
+        expected = seq.next();
+    }
+    LogReport { bounds, missing }
+}
+
+struct HeldRaw {
+    raw: RawPages,
+    /// Nobody may write the data file while pages are read from it.
+    _folder: sled::Folder,
+}
+
+impl ReadPages for HeldRaw {
+    fn frame(&mut self, log: Log, seq: PageSeq) -> Result<Option<Vec<u8>>, StoreError> {
+        self.raw
+            .frame(log, seq)
+            .map_err(|source: io::Error| StoreError::Io {
+                action: format!("read page {seq} of the {log}"),
+                source,
+            })
+    }
+}
