@@ -3,7 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use crate::{Address, Message};
+use carbontube_protocol::{Address, AddressError};
+
+use crate::Message;
 
 /// Why a socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +40,10 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The address cannot be dialled.
-    #[error("cannot connect to {address}: {reason}")]
+    #[error("cannot connect")]
     Connect {
-        /// The address asked for.
-        address: Address,
         /// What is wrong with it.
-        reason: &'static str,
+        source: AddressError,
     },
     /// No endpoint was given.
     #[error("a socket needs at least one address")]

@@ -15,25 +15,41 @@
 //! | [`Router`] | many | peer disconnected and counted | `Gone` |
 //! | [`Dealer`] | one, dialled | `Full`, or wait | dialled again under a fresh identity |
 
-mod address;
 mod counters;
+mod dealer;
 mod device;
+mod dial;
+mod door;
 mod error;
+mod fan_out;
+mod hub;
+mod inbox;
+mod link;
 mod message;
 mod options;
+mod outlet;
+mod publish;
+mod pull;
+mod push;
+mod router;
 mod runtime;
-mod socket;
+mod subscribe;
 
-pub use address::{Address, AddressError};
+pub use carbontube_protocol::{Address, AddressError, Host};
 pub use counters::CountersSnapshot;
+pub use dealer::Dealer;
 pub use device::{Forwarder, Streamer};
+pub use dial::{Dialled, dial};
 pub use error::{
     CloseOutcome, Closed, DialError, NotConnected, OpenError, Reason, Rejected, RouteError,
 };
+pub use fan_out::FanOut;
+pub use link::{LinkState, LinkWatch};
 pub use message::{Message, add_delimiter, take_delimiter};
 pub use options::{Endpoint, Options};
+pub use publish::Publish;
+pub use pull::Pull;
+pub use push::Push;
+pub use router::{PeerId, Router, RouterSender};
 pub use runtime::init_runtime;
-pub use socket::{
-    Dealer, Dialled, FanOut, LinkState, LinkWatch, PeerId, Publish, Pull, Push, Router,
-    RouterSender, Subscribe, dial,
-};
+pub use subscribe::Subscribe;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::Address;
+use carbontube_protocol::{Address, Limits};
 
 /// One place where a socket meets the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Options {
     pub topic_bytes_max: usize,
     /// The most subscriptions of one subscriber.
     pub topics_max: usize,
+    /// Bytes of unfinished messages that the whole process may hold; a peer that needs more is closed.
+    pub unfinished_bytes_max: usize,
 
     /// Messages accepted for sending and not yet written to the network, for each peer.
     ///
@@ -62,7 +64,46 @@ pub struct Options {
     pub user_timeout: Duration,
 }
 
+/// Room for the frame headers of a message on top of its payload.
+const HEADERS_BYTES: usize = 64 << 10;
+
 impl Options {
+    /// Options with the sizes that the protocol's limits ask for, all else by default.
+    #[must_use]
+    pub fn with_limits(limits: &Limits) -> Self {
+        Self {
+            frame_bytes_max: limits.frame_bytes_max(),
+            message_bytes_max: limits.message_bytes_max + HEADERS_BYTES,
+            message_frames_max: limits.message_frames_max(),
+            topic_bytes_max: 255,
+            topics_max: 1024,
+            unfinished_bytes_max: 512 << 20,
+            send_hwm_messages: 10_000,
+            send_hwm_bytes: 16 << 20,
+            receive_hwm_messages: 1024,
+            receive_hwm_bytes: 16 << 20,
+            handshake_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
+            connect_retry: Duration::from_millis(50)..=Duration::from_secs(1),
+            stall_timeout: Duration::from_secs(30),
+            message_bytes_per_second_min: 16 << 10,
+            connections_max: 4096,
+            connections_per_host_max: 2048,
+            keepalive: Duration::from_secs(10),
+            user_timeout: Duration::from_secs(20),
+        }
+    }
+
+    /// Whether a message may be sent at all.
+    pub(crate) fn allows(&self, message: &[bytes::Bytes]) -> bool {
+        !message.is_empty()
+            && message.len() <= self.message_frames_max
+            && message
+                .iter()
+                .all(|frame| frame.len() <= self.frame_bytes_max)
+            && crate::message::wire_bytes(message) <= self.message_bytes_max
+    }
+
     /// The ceiling of [`send_hwm_messages`](Self::send_hwm_messages).
     ///
     /// Below the queue length of the zeromq crate (100,000), so that its queues never fill.
@@ -76,25 +117,6 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            frame_bytes_max: 32 << 20,
-            message_bytes_max: 64 << 20,
-            message_frames_max: 8192,
-            topic_bytes_max: 255,
-            topics_max: 1024,
-            send_hwm_messages: 10_000,
-            send_hwm_bytes: 64 << 20,
-            receive_hwm_messages: 1024,
-            receive_hwm_bytes: 16 << 20,
-            handshake_timeout: Duration::from_secs(5),
-            connect_timeout: Duration::from_secs(2),
-            connect_retry: Duration::from_millis(50)..=Duration::from_secs(1),
-            stall_timeout: Duration::from_secs(30),
-            message_bytes_per_second_min: 16 << 10,
-            connections_max: 4096,
-            connections_per_host_max: 2048,
-            keepalive: Duration::from_secs(10),
-            user_timeout: Duration::from_secs(20),
-        }
+        Self::with_limits(&Limits::default())
     }
 }

@@ -1,0 +1,380 @@
+//! The front door: owns every connection to the network, listening and dialling.
+//!
+//! Behind it stands a [`Backend`], which serves one connection at a time with
+//! our own crate socket. Nothing unchecked passes: see [`splice`].
+
+pub(crate) mod handshake;
+pub(crate) mod listen;
+pub(crate) mod private;
+pub(crate) mod reach;
+pub(crate) mod scanner;
+pub(crate) mod splice;
+pub(crate) mod wire;
+pub(crate) mod zmtp;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_global_executor::Task;
+use async_io::Timer;
+use carbontube_protocol::Address;
+
+use crate::counters::{Counters, bump};
+use crate::runtime::open_files_max;
+use crate::{CountersSnapshot, Endpoint, OpenError, Options, init_runtime};
+
+use handshake::{HandshakeError, Met, Wish, meet};
+use listen::Listening;
+use splice::End;
+use wire::Wire;
+use zmtp::Kind;
+
+/// Complaints about one host are logged once in this time.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Hosts whose complaints are remembered.
+const COMPLAINTS_MAX: usize = 1024;
+/// The pause after an error of `accept`, so that a lack of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Descriptors that one connection takes: the peer's, and both ends of the private stream.
+const FILES_PER_CONNECTION: u64 = 3;
+
+/// Connections of the whole process.
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+/// The last number given to a connection.
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What stands behind the front door.
+pub(crate) trait Backend: Send + Sync + 'static {
+    /// Serves a connection whose handshake is done, until it ends.
+    fn serve<'a>(&'a self, id: u64, wire: &'a Wire, rest: Vec<u8>) -> BoxFuture<'a, End>;
+
+    /// Hears why a dialled connection failed or ended.
+    fn unreachable(&self, _why: String) {}
+}
+
+/// A dialled connection that exists before its door.
+pub(crate) type First = Option<(Wire, Met)>;
+
+/// One socket's front door; closes everything when dropped.
+pub(crate) struct Door {
+    core: Arc<Core>,
+    locals: Vec<Address>,
+}
+
+struct Core {
+    kind: Kind,
+    options: Options,
+    counters: Arc<Counters>,
+    backend: Arc<dyn Backend>,
+    tasks: Mutex<Tasks>,
+    hosts: Mutex<HashMap<IpAddr, usize>>,
+    accepted: AtomicUsize,
+    complaints: Mutex<HashMap<String, (Instant, u64)>>,
+}
+
+#[derive(Default)]
+struct Tasks {
+    closed: bool,
+    running: HashMap<u64, Task<()>>,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door")
+            .field("kind", &self.core.kind)
+            .field("locals", &self.locals)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Door {
+    /// Binds and starts dialling.
+    pub(crate) async fn open(
+        kind: Kind,
+        options: Options,
+        counters: Arc<Counters>,
+        backend: Arc<dyn Backend>,
+        endpoints: Vec<Endpoint>,
+        mut first: First,
+    ) -> Result<Self, OpenError> {
+        init_runtime();
+        if endpoints.is_empty() {
+            return Err(OpenError::NoEndpoint);
+        }
+        let mut listeners = Vec::new();
+        let mut targets = Vec::new();
+        for endpoint in endpoints {
+            match endpoint {
+                Endpoint::Bind(address) => listeners.push(listen::bind(&address).await?),
+                Endpoint::Connect(address) => {
+                    address
+                        .check_connectable()
+                        .map_err(|source| OpenError::Connect { source })?;
+                    targets.push(address);
+                }
+            }
+        }
+        let locals = listeners.iter().map(Listening::address).collect();
+        let core = Arc::new(Core {
+            kind,
+            options,
+            counters,
+            backend,
+            tasks: Mutex::default(),
+            hosts: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            complaints: Mutex::default(),
+        });
+        for listener in listeners {
+            core.spawn(core.clone().accept_for_ever(listener));
+        }
+        for target in targets {
+            core.spawn(core.clone().dial_for_ever(target, first.take()));
+        }
+        Ok(Self { core, locals })
+    }
+
+    pub(crate) fn local_addresses(&self) -> Vec<Address> {
+        self.locals.clone()
+    }
+
+    pub(crate) fn counters(&self) -> CountersSnapshot {
+        self.core.counters.snapshot()
+    }
+
+    /// Connections with a finished handshake.
+    pub(crate) fn connections(&self) -> usize {
+        let open = self.core.counters.connections_open.load(Ordering::Relaxed);
+        usize::try_from(open).unwrap_or(usize::MAX)
+    }
+
+    /// Stops listening and dialling and closes every connection; returns when all is closed.
+    pub(crate) async fn close(&self) {
+        for task in self.core.take_tasks() {
+            task.cancel().await;
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        drop(self.core.take_tasks());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
+        let core = self.clone();
+        let mut tasks = lock(&self.tasks);
+        if tasks.closed {
+            return;
+        }
+        let task = async_global_executor::spawn(async move {
+            work.await;
+            if let Some(task) = lock(&core.tasks).running.remove(&id) {
+                task.detach();
+            }
+        });
+        tasks.running.insert(id, task);
+    }
+
+    fn take_tasks(&self) -> Vec<Task<()>> {
+        let mut tasks = lock(&self.tasks);
+        tasks.closed = true;
+        tasks.running.drain().map(|(_, task)| task).collect()
+    }
+
+    async fn accept_for_ever(self: Arc<Self>, listener: Listening) {
+        loop {
+            match listener.accept(&self.options).await {
+                Ok((wire, host, name)) => {
+                    bump(&self.counters.connections_accepted);
+                    match Place::take(&self, host) {
+                        Some(place) => self.spawn(self.clone().receive(wire, name, place)),
+                        None => {
+                            bump(&self.counters.connections_refused);
+                            self.complain(&name, "too many connections");
+                        }
+                    }
+                }
+                Err(error) => {
+                    bump(&self.counters.accept_errors);
+                    self.complain("the listener", &error.to_string());
+                    Timer::after(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn receive(self: Arc<Self>, wire: Wire, name: String, _place: Place) {
+        let deadline = Instant::now() + self.options.handshake_timeout;
+        match meet(&wire, Wish::Be(self.kind), deadline).await {
+            Ok(met) => {
+                self.serve(&wire, met.rest, &name).await;
+            }
+            Err(error) => {
+                self.count_handshake(&error);
+                if !matches!(error, HandshakeError::Closed | HandshakeError::Io(_)) {
+                    self.complain(&name, &error.to_string());
+                }
+            }
+        }
+    }
+
+    async fn dial_for_ever(self: Arc<Self>, target: Address, mut first: First) {
+        let name = target.to_string();
+        let mut pause = *self.options.connect_retry.start();
+        loop {
+            let reached = match first.take() {
+                Some(found) => Ok(found),
+                None => reach::reach(&target, Wish::Be(self.kind), &self.options).await,
+            };
+            match reached {
+                Ok((wire, met)) => {
+                    bump(&self.counters.connections_dialled);
+                    pause = *self.options.connect_retry.start();
+                    let end = self.serve(&wire, met.rest, &name).await;
+                    bump(&self.counters.connections_lost);
+                    self.backend.unreachable(end.to_string());
+                    if end == End::Finished {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    bump(&self.counters.dial_failures);
+                    if let reach::ReachError::Handshake(error) = &error {
+                        self.count_handshake(error);
+                        self.complain(&name, &error.to_string());
+                    }
+                    self.backend.unreachable(error.to_string());
+                }
+            }
+            Timer::after(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(*self.options.connect_retry.end());
+        }
+    }
+
+    async fn serve(&self, wire: &Wire, rest: Vec<u8>, name: &str) -> End {
+        let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
+        let open = Open::new(&self.counters);
+        let end = self.backend.serve(id, wire, rest).await;
+        drop(open);
+        end.count(&self.counters);
+        if let Some(fault) = end.fault() {
+            // A courtesy: between messages only would be exact, but the peer
+            // has broken the rules and is about to be closed either way.
+            let _ = wire.try_write(&zmtp::error(fault));
+            self.complain(name, fault);
+        } else {
+            log::debug!("{} connection {name} ended: {end}", self.kind);
+        }
+        end
+    }
+
+    fn count_handshake(&self, error: &HandshakeError) {
+        match error {
+            HandshakeError::TimedOut => bump(&self.counters.handshakes_timed_out),
+            HandshakeError::Incompatible { .. } => bump(&self.counters.handshakes_incompatible),
+            HandshakeError::Malformed(_) | HandshakeError::Closed => {
+                bump(&self.counters.handshakes_malformed);
+            }
+            HandshakeError::Io(_) => {}
+        }
+    }
+
+    /// Warns about a peer, once for each host and interval.
+    fn complain(&self, name: &str, what: &str) {
+        let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
+        let now = Instant::now();
+        let mut complaints = lock(&self.complaints);
+        if complaints.len() >= COMPLAINTS_MAX && !complaints.contains_key(host) {
+            complaints.clear();
+        }
+        let suppressed = match complaints.get_mut(host) {
+            Some((last, suppressed)) if now - *last < COMPLAINT_INTERVAL => {
+                *suppressed += 1;
+                return;
+            }
+            Some((_, suppressed)) => *suppressed,
+            None => 0,
+        };
+        complaints.insert(host.to_owned(), (now, 0));
+        drop(complaints);
+        let kind = self.kind;
+        log::warn!("{kind} socket closed {name}: {what} ({suppressed} complaints not shown)");
+    }
+}
+
+/// Counts an open connection for as long as it lives.
+struct Open<'a>(&'a Counters);
+
+impl<'a> Open<'a> {
+    fn new(counters: &'a Counters) -> Self {
+        bump(&counters.connections_open);
+        Self(counters)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An accepted connection's place among the allowed ones; free again when dropped.
+struct Place {
+    core: Arc<Core>,
+    host: Option<IpAddr>,
+}
+
+impl Place {
+    fn take(core: &Arc<Core>, host: Option<IpAddr>) -> Option<Self> {
+        let files = open_files_max();
+        let most = (files - files.min(256).min(files / 4)) / FILES_PER_CONNECTION;
+        let here = core.accepted.fetch_add(1, Ordering::Relaxed);
+        let everywhere = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let mut hosts = lock(&core.hosts);
+        let from_host = host.map_or(0, |host| {
+            let count = hosts.entry(host).or_default();
+            *count += 1;
+            *count
+        });
+        drop(hosts);
+        let place = Self {
+            core: core.clone(),
+            host,
+        };
+        let fits = here < core.options.connections_max
+            && (everywhere as u64) < most
+            && from_host <= core.options.connections_per_host_max;
+        fits.then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.core.accepted.fetch_sub(1, Ordering::Relaxed);
+        CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+        if let Some(host) = self.host {
+            let mut hosts = lock(&self.core.hosts);
+            if let Some(count) = hosts.get_mut(&host) {
+                *count -= 1;
+                if *count == 0 {
+                    hosts.remove(&host);
+                }
+            }
+        }
+    }
+}

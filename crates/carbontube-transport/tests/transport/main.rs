@@ -1,0 +1,11 @@
+//! The transport against real sockets: every trap, hostile peers, linger, libzmq.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod addresses;
+mod hostile;
+mod interop;
+mod linger;
+mod raw;
+mod support;
+mod traps;
