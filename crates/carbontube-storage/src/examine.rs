@@ -7,8 +7,14 @@ use std::path::Path;
 
 use crate::error::{Damage, StoreError};
 use crate::head::Head;
+#[cfg(feature = "redis")]
+use crate::open::OpenMode;
 use crate::open::OpenOptions;
+#[cfg(feature = "redis")]
+use crate::page::Frame;
 use crate::page::{Bounds, Log, PageSeq};
+#[cfg(feature = "redis")]
+use crate::paged::{Backend, verify};
 use crate::sled;
 use crate::sled::RawPages;
 use crate::uri::StoreUri;
@@ -144,6 +150,13 @@ impl Examined {
                 place: "memory:".to_owned(),
             }),
             StoreUri::Sled(path) => Examined::of_sled(&path, options),
+            #[cfg(feature = "redis")]
+            StoreUri::Redis(server) => {
+                let backend =
+                    crate::redis::Redis::claim(&server, &options.pipeline, OpenMode::Existing)?;
+                Examined::of_backend(backend, options)
+            }
+            #[cfg(not(feature = "redis"))]
             StoreUri::Redis(_) => Err(StoreError::NotBuilt {
                 uri: uri.to_owned(),
                 feature: "redis",
@@ -188,6 +201,54 @@ impl Examined {
                 raw,
                 _folder: folder,
             }),
+        })
+    }
+
+    /// Looks at a backend that serves what it can of what it holds.
+    #[cfg(feature = "redis")]
+    fn of_backend<B: Backend + 'static>(
+        mut backend: B,
+        options: &OpenOptions,
+    ) -> Result<Examined, StoreError> {
+        let mut problems = Vec::new();
+        if let Err(error) = verify(&mut backend) {
+            match error {
+                StoreError::Damaged { damage, .. } => problems.push(damage.to_string()),
+                other => return Err(other),
+            }
+        }
+        let stored = backend.head()?;
+        let head = stored.and_then(|bytes| Head::decode(&bytes).ok());
+        let mut found = [Vec::new(), Vec::new()];
+        for log in Log::ALL {
+            let scanned = backend.pages(log, PageSeq(0), &mut |seq, frame| {
+                match Frame::expect(frame, log, seq) {
+                    Ok(_) => found[log.index()].push(seq),
+                    Err(damage) => problems.push(damage.to_string()),
+                }
+                Ok(std::ops::ControlFlow::Continue(()))
+            });
+            match scanned {
+                Ok(()) => {}
+                Err(StoreError::Damaged { damage, .. }) => problems.push(damage.to_string()),
+                Err(other) => return Err(other),
+            }
+        }
+        problems.dedup();
+        let [journal, history] = &found;
+        let report = Report {
+            place: backend.place().to_owned(),
+            pipeline: options.pipeline.clone(),
+            problems,
+            commit: head.map(|head| head.commit),
+            journal: log_report(Log::Journal, head, journal),
+            history: log_report(Log::History, head, history),
+            snapshot_only: false,
+        };
+        Ok(Examined {
+            report,
+            identity: head.map_or([0; 16], |head| head.identity),
+            pages: Box::new(backend),
         })
     }
 
@@ -255,5 +316,12 @@ impl ReadPages for HeldRaw {
                 action: format!("read page {seq} of the {log}"),
                 source,
             })
+    }
+}
+
+#[cfg(feature = "redis")]
+impl<B: Backend> ReadPages for B {
+    fn frame(&mut self, log: Log, seq: PageSeq) -> Result<Option<Vec<u8>>, StoreError> {
+        self.page(log, seq)
     }
 }

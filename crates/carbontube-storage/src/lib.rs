@@ -36,6 +36,8 @@ mod open;
 mod page;
 mod paged;
 mod portable;
+#[cfg(feature = "redis")]
+mod redis;
 mod sled;
 mod store;
 mod uri;
@@ -52,6 +54,8 @@ pub use crate::page::{
 };
 pub use crate::paged::{Backend, Batch, PagedStore, VisitFrame};
 pub use crate::portable::{Imported, LostPages, export, import};
+#[cfg(feature = "redis")]
+pub use crate::redis::Redis;
 pub use crate::sled::Sled;
 pub use crate::store::{Commit, InDoubt, Page, Store, Usage, Visit};
 pub use crate::uri::{RedisUri, StoreUri};

@@ -57,6 +57,9 @@ pub fn open(uri: &str, options: &OpenOptions) -> Result<Box<dyn Store>, StoreErr
             }),
         },
         StoreUri::Sled(ref path) => open_sled(path, options),
+        #[cfg(feature = "redis")]
+        StoreUri::Redis(ref server) => Ok(Box::new(crate::redis::open(server, options)?)),
+        #[cfg(not(feature = "redis"))]
         StoreUri::Redis(_) => Err(StoreError::NotBuilt {
             uri: parsed.to_string(),
             feature: "redis",

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use crate::error::StoreError;
 use crate::examine::{Examined, Report};
 use crate::head::Head;
+#[cfg(feature = "redis")]
+use crate::open::OpenMode;
 use crate::open::OpenOptions;
 use crate::page::{Bounds, FORMAT_VERSION, FRAME_MAGIC, Frame, Log, PAGE_BYTES_MAX, PageSeq};
 use crate::paged::{Backend, Batch, PagedStore};
@@ -122,6 +124,17 @@ pub fn import(
             })?;
             Ok(plan.imported())
         }
+        #[cfg(feature = "redis")]
+        StoreUri::Redis(server) => {
+            let mut backend =
+                crate::redis::Redis::claim(&server, &options.pipeline, OpenMode::Create)?;
+            if !backend.is_empty()? {
+                return Err(occupied(backend.place()));
+            }
+            fill(backend, file)?;
+            Ok(plan.imported())
+        }
+        #[cfg(not(feature = "redis"))]
         StoreUri::Redis(_) => Err(StoreError::NotBuilt {
             uri: uri.to_owned(),
             feature: "redis",

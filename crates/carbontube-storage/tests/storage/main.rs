@@ -3,5 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 mod sled;
 mod sled_damage;
+mod upgrade;
