@@ -40,6 +40,8 @@ mod portable;
 mod redis;
 mod sled;
 mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod trials;
 mod uri;
 
 pub use crate::error::{Damage, StoreError};

@@ -1,5 +1,6 @@
 //! Copies of a database to look at, so that the journal itself is not touched.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ impl Copy {
         let copy = Copy { path };
         for entry in fs::read_dir(database)? {
             let entry = entry?;
-            if entry.file_type()?.is_file() {
+            if entry.file_type()?.is_file() && !is_unfinished_snapshot(&entry.file_name()) {
                 fs::copy(entry.path(), copy.path.join(entry.file_name()))?;
             }
         }
@@ -73,6 +74,26 @@ impl Copy {
         }
         Ok(any)
     }
+}
+
+/// Whether sled was interrupted while it wrote this file, by a full disk say.
+///
+/// It gives a snapshot its name when it is complete, yet at the next opening
+/// takes an incomplete one for a damaged one and refuses.
+fn is_unfinished_snapshot(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("snap.") && name.ends_with(".generating")
+}
+
+/// Removes what sled left unfinished in a database that is whole without it.
+pub(crate) fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(database)? {
+        let entry = entry?;
+        if is_unfinished_snapshot(&entry.file_name()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn elsewhere_may_do(error: &io::Error) -> bool {

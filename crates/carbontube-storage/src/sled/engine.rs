@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::contain::{contain, contain_within};
-use super::copy::Copy;
+use super::copy::{Copy, remove_unfinished_snapshots};
 use super::folder::{Folder, Marker, Witness, io as io_error, is_full};
 use crate::error::{Damage, StoreError};
 use crate::head::Head;
@@ -102,6 +102,12 @@ impl Sled {
         let head = verify_copy(&copy, self.folder.place())?;
         drop(copy);
         self.witness = check_witness(&self.folder, &head)?;
+        let path = self.folder.database();
+        remove_unfinished_snapshots(&path).map_err(io_error(
+            self.folder.place(),
+            "remove unfinished snapshots from",
+            &path,
+        ))?;
         let database = Database::open(&self.folder)?;
         // Opening may have moved things about; what comes next relies on them.
         database.sync(&self.folder)?;

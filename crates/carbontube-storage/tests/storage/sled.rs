@@ -1,8 +1,13 @@
 //! The sled store: everything the others promise, on a disk that is not trusted.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use carbontube_storage::conformance::{Place, Step, conformance, run_steps};
+use carbontube_storage::trials::{check_acknowledged, write_acknowledged};
 use carbontube_storage::{Commit, Log, OpenMode, OpenOptions, PageSeq, Store, StoreError, open};
 use tempfile::TempDir;
 
@@ -55,6 +60,63 @@ fn any_step() -> impl proptest::strategy::Strategy<Value = Step> {
         1 => Just(Step::Reopen),
         1 => Just(Step::Restart),
     ]
+}
+
+const WRITER: &str = "CARBONTUBE_TEST_WRITER";
+
+/// Runs itself as the writer it kills, in a process of its own.
+#[test]
+fn killed_writer_has_lost_nothing_that_it_acknowledged() {
+    if let Some(path) = std::env::var_os(WRITER) {
+        let mut store = open_path(Path::new(&path)).unwrap();
+        let go = std::io::stdin().lock();
+        // The harness writes to stdout as well, so answers go the other way.
+        write_acknowledged(store.as_mut(), go, std::io::stderr()).unwrap();
+        return;
+    }
+    let folder = Folder::new();
+    let mut random = fastrand::Rng::with_seed(77);
+    let mut next = PageSeq::FIRST;
+    for round in 0..12 {
+        let mut writer = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "sled::killed_writer_has_lost_nothing_that_it_acknowledged",
+            ])
+            .arg("--nocapture")
+            .env(WRITER, folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut go = writer.stdin.take().unwrap();
+        let mut answers = BufReader::new(writer.stderr.take().unwrap()).lines();
+        for _ in 0..random.u32(1..60) {
+            go.write_all(b"go\n").unwrap();
+            next = PageSeq(answers.next().unwrap().unwrap().parse().unwrap());
+        }
+        if round == 0 {
+            let error = folder.open().err().unwrap();
+            let expected = format!("process {}", writer.id());
+            assert!(
+                matches!(&error, StoreError::Locked { holder, .. } if *holder == expected),
+                "{error}"
+            );
+        }
+        // Some of these are under way when it is killed.
+        go.write_all(b"go\ngo\ngo\ngo\n").unwrap();
+        thread::sleep(Duration::from_micros(random.u64(0..1500)));
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        let mut store = folder.open().unwrap();
+        check_acknowledged(store.as_mut(), next).unwrap();
+        next = store.bounds(Log::Journal).next;
+    }
+    assert!(
+        next > PageSeq(300),
+        "it has hardly written anything: {next}"
+    );
 }
 
 #[test]

@@ -305,6 +305,22 @@ fn snapshot_that_is_damaged_loses_nothing() {
 }
 
 #[test]
+fn snapshot_that_sled_could_not_finish_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("journal");
+    let expected = journal(&place);
+    for bytes in [&b""[..], b"half of a snapshot"] {
+        let unfinished = place.join("db/snap.00FFFFFFFFFFFFFF.generating");
+        fs::write(&unfinished, bytes).unwrap();
+        let report = examine(&uri(&place), &options()).unwrap();
+        assert!(report.is_sound(), "{report}");
+        let mut store = open(&uri(&place), &options()).unwrap();
+        assert_eq!(pages(store.as_mut()), expected);
+        assert!(!unfinished.exists());
+    }
+}
+
+#[test]
 fn journal_older_than_what_was_confirmed_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("journal");
