@@ -5,6 +5,8 @@
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "redis")]
+mod redis_disk;
 mod sled;
 mod sled_damage;
 mod upgrade;

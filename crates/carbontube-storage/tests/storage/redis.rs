@@ -233,6 +233,19 @@ fn server_that_comes_back_empty_is_refused() {
 }
 
 #[test]
+fn head_that_was_changed_by_others_is_noticed_by_the_next_commit() {
+    let Some(server) = Server::start(&SAFE) else {
+        return;
+    };
+    let mut store = open(&server.uri(0), &OpenOptions::new("p")).unwrap();
+    store.commit(&page(1)).unwrap();
+    assert_eq!(server.say("SET carbontube:{p}:head x").unwrap(), "+OK\r\n");
+    let error = store.commit(&page(2)).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    assert_eq!(server.say("HLEN carbontube:{p}:journal").unwrap(), ":1\r\n");
+}
+
+#[test]
 fn server_out_of_memory_is_full_and_goes_on_when_there_is_room() {
     let Some(server) = Server::start(&SAFE) else {
         return;
