@@ -98,6 +98,7 @@ impl Folder {
     /// Takes hold of an existing journal; `None` when there is none yet.
     pub(crate) fn hold(path: &Path) -> Result<Option<(Folder, Marker)>, StoreError> {
         let place = format!("sled:{}", path.display());
+        let path = &absolute(path, &place)?;
         let Found::Journal(marker) = look(path, &place)? else {
             return Ok(None);
         };
@@ -117,6 +118,7 @@ impl Folder {
     /// creation left is removed.
     pub(crate) fn begin(path: &Path, marker: &Marker) -> Result<Folder, StoreError> {
         let place = format!("sled:{}", path.display());
+        let path = &absolute(path, &place)?;
         make_folders(path)?;
         let lock = lock(path, &place)?;
         // Another process may have made a journal here before we got the lock.
@@ -185,6 +187,11 @@ impl Folder {
             other => other.map_err(io(&self.place, "write", &self.path.join(LOCK))),
         }
     }
+}
+
+/// A journal is reopened by its path, wherever its process has gone meanwhile.
+fn absolute(path: &Path, place: &str) -> Result<PathBuf, StoreError> {
+    std::path::absolute(path).map_err(io(place, "find", path))
 }
 
 fn look(path: &Path, place: &str) -> Result<Found, StoreError> {
