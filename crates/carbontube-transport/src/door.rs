@@ -43,6 +43,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Descriptors that one connection takes: the peer's, and both ends of the private stream.
 const FILES_PER_CONNECTION: u64 = 3;
 
+/// Lost connections of one dialled address that our crate socket may still be reading.
+const DRAINING_MAX: usize = 8;
+
 /// Connections of the whole process.
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 /// The last number given to a connection.
@@ -53,10 +56,23 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// What stands behind the front door.
 pub(crate) trait Backend: Send + Sync + 'static {
     /// Serves a connection whose handshake is done, until it ends.
-    fn serve<'a>(&'a self, id: u64, wire: &'a Wire, rest: Vec<u8>) -> BoxFuture<'a, End>;
+    fn serve<'a>(&'a self, id: u64, wire: &'a Wire, rest: Vec<u8>) -> BoxFuture<'a, Ending>;
 
     /// Hears why a dialled connection failed or ended.
     fn unreachable(&self, _why: String) {}
+}
+
+/// How a connection ended, and what is left of it.
+pub(crate) struct Ending {
+    pub(crate) end: End,
+    /// The private stream, when our crate socket may still have to read it.
+    pub(crate) own: Option<Wire>,
+}
+
+impl From<End> for Ending {
+    fn from(end: End) -> Self {
+        Self { end, own: None }
+    }
 }
 
 /// A dialled connection that exists before its door.
@@ -222,7 +238,14 @@ impl Core {
         let deadline = Instant::now() + self.options.handshake_timeout;
         match meet(&wire, Wish::Be(self.kind), deadline).await {
             Ok(met) => {
-                self.serve(&wire, met.rest, &name).await;
+                let Ending { own, .. } = self.serve(wire, met.rest, &name).await;
+                if let Some(own) = own {
+                    // The crate forgets what it has not read yet when its own
+                    // writes fail, so its stream stays until it has read the end.
+                    // The connection keeps its place until then: what a slow
+                    // reader has to hold stays bounded.
+                    splice::drain(&own).await;
+                }
             }
             Err(error) => {
                 self.count_handshake(&error);
@@ -236,6 +259,7 @@ impl Core {
     async fn dial_for_ever(self: Arc<Self>, target: Address, mut first: First) {
         let name = target.to_string();
         let mut pause = *self.options.connect_retry.start();
+        let draining = Arc::new(AtomicUsize::new(0));
         loop {
             let reached = match first.take() {
                 Some(found) => Ok(found),
@@ -245,11 +269,14 @@ impl Core {
                 Ok((wire, met)) => {
                     bump(&self.counters.connections_dialled);
                     pause = *self.options.connect_retry.start();
-                    let end = self.serve(&wire, met.rest, &name).await;
+                    let Ending { end, own } = self.serve(wire, met.rest, &name).await;
                     bump(&self.counters.connections_lost);
                     self.backend.unreachable(end.to_string());
                     if end == End::Finished {
                         return;
+                    }
+                    if let Some(own) = own {
+                        self.drain_aside(own, &draining).await;
                     }
                 }
                 Err(error) => {
@@ -266,10 +293,11 @@ impl Core {
         }
     }
 
-    async fn serve(&self, wire: &Wire, rest: Vec<u8>, name: &str) -> End {
+    /// Serves a connection to its end; also gives what our crate socket may still have to read.
+    async fn serve(&self, wire: Wire, rest: Vec<u8>, name: &str) -> Ending {
         let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
         let open = Open::new(&self.counters);
-        let end = self.backend.serve(id, wire, rest).await;
+        let Ending { end, own } = self.backend.serve(id, &wire, rest).await;
         drop(open);
         end.count(&self.counters);
         if let Some(fault) = end.fault() {
@@ -280,7 +308,21 @@ impl Core {
         } else {
             log::debug!("{} connection {name} ended: {end}", self.kind);
         }
-        end
+        Ending { end, own }
+    }
+
+    /// Lets our crate socket read a lost connection to its end while the next one is dialled.
+    async fn drain_aside(self: &Arc<Self>, own: Wire, draining: &Arc<AtomicUsize>) {
+        if draining.fetch_add(1, Ordering::Relaxed) < DRAINING_MAX {
+            let draining = draining.clone();
+            self.spawn(async move {
+                splice::drain(&own).await;
+                draining.fetch_sub(1, Ordering::Relaxed);
+            });
+        } else {
+            splice::drain(&own).await;
+            draining.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn count_handshake(&self, error: &HandshakeError) {

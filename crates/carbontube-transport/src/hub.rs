@@ -14,7 +14,7 @@ use crate::door::private::InnerListener;
 use crate::door::splice::{End, Intake, Outgoing, Replies, give_out, part, take_in};
 use crate::door::wire::{Wire, until};
 use crate::door::zmtp::Kind;
-use crate::door::{Backend, BoxFuture};
+use crate::door::{Backend, BoxFuture, Ending};
 use crate::{OpenError, Options};
 
 /// How long our own crate socket may take for its handshake.
@@ -159,22 +159,31 @@ fn private_side(source: io::Error) -> OpenError {
 }
 
 impl<M: Members> Backend for Hub<M> {
-    fn serve<'a>(&'a self, id: u64, wire: &'a Wire, rest: Vec<u8>) -> BoxFuture<'a, End> {
+    fn serve<'a>(&'a self, id: u64, wire: &'a Wire, rest: Vec<u8>) -> BoxFuture<'a, Ending> {
         Box::pin(async move {
             let (own, own_rest) = match self.attach(id).await {
                 Ok(attached) => attached,
-                Err(end) => return end,
+                Err(end) => return end.into(),
             };
             let member = self.members.join(id);
             let replies = Replies::default();
             let (options, counters) = (&self.options, &*self.counters);
             let inward = take_in(wire, &own, rest, M::INTAKE, options, counters, &replies);
             let outward = give_out(&own, wire, own_rest, &member, counters, &replies);
-            let aside = future::or(member.dismissed(), async {
-                part(wire, self.parted().await).await;
+            let parted = async {
+                self.parted().await;
                 End::Finished
-            });
-            future::or(future::or(inward, outward), aside).await
+            };
+            let aside = future::or(member.dismissed(), parted);
+            let end = future::or(future::or(inward, outward), aside).await;
+            if end == End::Finished {
+                part(wire, self.parted().await).await;
+                return end.into();
+            }
+            drop(member);
+            let unread = replies.has_passed() && !matches!(end, End::Inner(_));
+            let own = unread.then_some(own);
+            Ending { end, own }
         })
     }
 }

@@ -16,10 +16,13 @@ pub(crate) struct Inbox {
     state: Mutex<State>,
     arrived: Event,
     room: Event,
+    grown: Event,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Messages ever put in.
+    taken_in: u64,
     messages: VecDeque<Message>,
     bytes: usize,
     closed: bool,
@@ -33,6 +36,7 @@ impl Inbox {
             state: Mutex::default(),
             arrived: Event::new(),
             room: Event::new(),
+            grown: Event::new(),
         }
     }
 
@@ -57,12 +61,33 @@ impl Inbox {
                 if fits {
                     state.bytes += size;
                     state.messages.push_back(message);
+                    state.taken_in += 1;
                     break;
                 }
             }
             room.await;
         }
         self.arrived.notify(1);
+        self.grown.notify(usize::MAX);
+    }
+
+    /// How many messages were ever put in.
+    pub(crate) fn taken_in(&self) -> u64 {
+        self.lock().taken_in
+    }
+
+    /// Waits until that many messages were put in, or nothing more can be.
+    pub(crate) async fn until_taken_in(&self, count: u64) {
+        loop {
+            let grown = self.grown.listen();
+            {
+                let state = self.lock();
+                if state.closed || state.taken_in >= count {
+                    return;
+                }
+            }
+            grown.await;
+        }
     }
 
     /// Waits for the oldest message.
@@ -89,5 +114,6 @@ impl Inbox {
         self.lock().closed = true;
         self.arrived.notify(usize::MAX);
         self.room.notify(usize::MAX);
+        self.grown.notify(usize::MAX);
     }
 }

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +23,7 @@ use crate::door::private::listen_once;
 use crate::door::splice::{End, Intake, Outgoing, Replies, give_out, part, take_in};
 use crate::door::wire::{Wire, until};
 use crate::door::zmtp::Kind;
-use crate::door::{Backend, BoxFuture, Door};
+use crate::door::{Backend, BoxFuture, Door, Ending};
 use crate::inbox::Inbox;
 use crate::message::wire_bytes;
 use crate::{CloseOutcome, LinkState, Message, NotConnected, Options, Reason, Rejected};
@@ -30,8 +32,6 @@ use crate::{CloseOutcome, LinkState, Message, NotConnected, Options, Reason, Rej
 const INNER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages given to the crate at a time.
 const GIVE_MAX: usize = 128;
-/// How long an orderly end waits for the peer to end its side.
-const PART_MAX: Duration = Duration::from_secs(1);
 
 /// The sending side of a socket, shared with its connections.
 #[derive(Debug)]
@@ -265,10 +265,9 @@ impl Outlet {
         self.changed.notify(usize::MAX);
         self.room.notify(usize::MAX);
         until(deadline, self.wait(|state| state.pending() == 0)).await;
-        let part_by = deadline.min(Instant::now() + PART_MAX);
-        self.lock().part_by = Some(part_by);
+        self.lock().part_by = Some(deadline);
         self.parting.notify(usize::MAX);
-        until(part_by, self.wait(|state| state.links.is_empty())).await;
+        until(deadline, self.wait(|state| state.links.is_empty())).await;
         door.close().await;
         self.inbox.close();
         let mut state = self.lock();
@@ -434,30 +433,40 @@ impl Outlet {
         // its socket lives on. This one is dropped together with the socket.
         let pump = async_global_executor::spawn(self.clone().pump(id, work, sending));
         let replies = Replies::default();
+        let Streams {
+            wire,
+            rest,
+            own,
+            own_rest,
+        } = streams;
+        // The one link of a Dealer is the only one that counts messages in.
+        let passed_before = self.counters.messages_in.load(Ordering::Acquire);
+        let collected_before = self.inbox.taken_in();
+        let mut collecting = pin!(collecting);
         let end = {
-            let Streams {
-                wire,
-                rest,
-                own,
-                own_rest,
-            } = streams;
-            let inward = take_in(
-                wire,
-                own,
-                rest,
-                intake,
-                &self.options,
-                &self.counters,
-                &replies,
-            );
-            let outward = give_out(own, wire, own_rest, &membership, &self.counters, &replies);
-            let aside = future::or(collecting, async {
-                part(wire, self.parted().await).await;
+            let (options, counters) = (&self.options, &*self.counters);
+            let inward = take_in(wire, own, rest, intake, options, counters, &replies);
+            let outward = give_out(own, wire, own_rest, &membership, counters, &replies);
+            let parted = async {
+                self.parted().await;
                 End::Finished
-            });
-            future::or(future::or(inward, outward), future::or(aside, pump)).await
+            };
+            let aside = future::or(future::or(collecting.as_mut(), parted), pump);
+            future::or(future::or(inward, outward), aside).await
         };
+        if end == End::Finished {
+            part(wire, self.parted().await).await;
+        }
         drop(membership);
+        if intake == Intake::Messages && !matches!(end, End::Inner(_) | End::Finished) {
+            // What the peer sent before it left is still on its way through the crate.
+            let passed = self.counters.messages_in.load(Ordering::Acquire) - passed_before;
+            let all = async {
+                self.inbox.until_taken_in(collected_before + passed).await;
+                End::Finished
+            };
+            future::or(all, collecting).await;
+        }
         end
     }
 }
@@ -529,8 +538,8 @@ impl Outgoing for Membership<'_> {
 }
 
 impl Backend for Arc<Outlet> {
-    fn serve<'a>(&'a self, id: u64, wire: &'a Wire, rest: Vec<u8>) -> BoxFuture<'a, End> {
-        Box::pin(self.serve_link(id, wire, rest))
+    fn serve<'a>(&'a self, id: u64, wire: &'a Wire, rest: Vec<u8>) -> BoxFuture<'a, Ending> {
+        Box::pin(async move { self.serve_link(id, wire, rest).await.into() })
     }
 
     fn unreachable(&self, why: String) {

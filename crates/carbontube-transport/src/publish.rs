@@ -30,12 +30,12 @@ const MARK_MESSAGES: usize = 256;
 const MARK_BYTES: usize = 1 << 20;
 /// Marks that may be under way.
 const MARKS_MAX: u64 = 8;
+/// The pause before the last mark is repeated.
+const MARK_AGAIN: Duration = Duration::from_millis(5);
 /// The length of the secret that begins a mark.
 const TOKEN_BYTES: usize = 17;
 /// The length of a mark on the wire: header, token, number.
 const MARK_WIRE_BYTES: usize = 2 + TOKEN_BYTES + 8;
-/// How long an orderly end waits for the peers to end their side.
-const PART_MAX: Duration = Duration::from_secs(1);
 
 /// Publishes messages to any number of subscribers; never waits for a slow one.
 pub struct Publish {
@@ -127,9 +127,8 @@ impl Publish {
             None => None,
         };
         let delivered = until(deadline, self.stage.settle()).await.is_some() && socket.is_some();
-        let part_by = deadline.min(Instant::now() + PART_MAX);
-        self.hub.part(part_by);
-        until(part_by, self.stage.empty()).await;
+        self.hub.part(deadline);
+        until(deadline, self.stage.empty()).await;
         self.door.close().await;
         if let Some(socket) = socket {
             self.hub.retire(socket).await;
@@ -207,7 +206,7 @@ impl Stage {
             };
             let Some(message) = message else {
                 if ending {
-                    self.mark(&mut socket).await;
+                    self.finish(&mut socket).await;
                     return socket;
                 }
                 queued.await;
@@ -223,6 +222,20 @@ impl Stage {
                 self.mark(&mut socket).await;
                 self.wait(|state| state.marked - state.slowest() < MARKS_MAX)
                     .await;
+            }
+        }
+    }
+
+    /// Marks the end, again and again until every stream has seen it.
+    ///
+    /// A stream whose subscription the crate has not read yet misses a mark.
+    async fn finish(&self, socket: &mut PubSocket) {
+        loop {
+            self.mark(socket).await;
+            let again = Instant::now() + MARK_AGAIN;
+            let seen = self.wait(|state| state.all_seen());
+            if until(again, seen).await.is_some() {
+                return;
             }
         }
     }
@@ -265,10 +278,8 @@ impl Stage {
     }
 
     async fn settle(&self) {
-        self.wait(|state| {
-            state.slowest() >= state.marked && state.seats.values().all(|seat| seat.pending == 0)
-        })
-        .await;
+        self.wait(|state| state.all_seen() && state.seats.values().all(|seat| seat.pending == 0))
+            .await;
     }
 
     async fn empty(&self) {
@@ -277,6 +288,11 @@ impl Stage {
 }
 
 impl State {
+    fn all_seen(&self) -> bool {
+        let seen = |seat: &Seat| seat.seen.is_some_and(|seen| seen >= self.marked);
+        self.seats.values().all(seen)
+    }
+
     /// The mark that every stream has seen.
     fn slowest(&self) -> u64 {
         self.seats

@@ -25,9 +25,6 @@ use crate::{
     Closed, CountersSnapshot, Endpoint, Message, OpenError, Options, RouteError, init_runtime,
 };
 
-/// How long an orderly end waits for the peers to end their side.
-const PART_MAX: Duration = Duration::from_secs(1);
-
 /// One connection of a ROUTER; never reused, not even when the same peer comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(u64);
@@ -164,9 +161,8 @@ impl Router {
     pub async fn close(mut self, linger: Duration) -> bool {
         let deadline = Instant::now() + linger;
         let delivered = until(deadline, self.post.settle()).await.is_some();
-        let part_by = deadline.min(Instant::now() + PART_MAX);
-        self.hub.part(part_by);
-        until(part_by, self.post.empty()).await;
+        self.hub.part(deadline);
+        until(deadline, self.post.empty()).await;
         self.door.close().await;
         if let Some(pump) = self.pump.take() {
             pump.cancel().await;

@@ -23,6 +23,15 @@ pub(crate) struct Extent {
     pub(crate) end: usize,
 }
 
+/// What the scanner has found, in the order of the stream.
+#[derive(Debug)]
+pub(crate) enum Found<'a> {
+    /// A whole message, and where it lies.
+    Message(Extent, &'a [u8]),
+    /// The payload of a command.
+    Command(&'a [u8]),
+}
+
 /// Finds message boundaries; keeps its place between calls.
 ///
 /// The buffer is compacted in place: commands are cut out, so that the bytes up
@@ -68,12 +77,11 @@ impl Scanner {
 
     /// Scans what was appended to `buffer` since the last call.
     ///
-    /// `message` gets each whole message's extent, `command` each command's payload.
+    /// `found` gets each whole message and each command in turn.
     pub(crate) fn scan(
         &mut self,
         buffer: &mut Vec<u8>,
-        mut message: impl FnMut(Extent),
-        mut command: impl FnMut(&[u8]),
+        mut found: impl FnMut(Found<'_>),
     ) -> Result<(), Violation> {
         // `read` runs ahead of `scanned` by the bytes of commands cut out so far.
         let mut read = self.scanned;
@@ -98,7 +106,7 @@ impl Scanner {
                 break Ok(());
             }
             if is_command {
-                command(&buffer[read + header..read + whole]);
+                found(Found::Command(&buffer[read + header..read + whole]));
                 read += whole;
                 continue;
             }
@@ -109,10 +117,11 @@ impl Scanner {
             self.scanned += whole;
             self.frames += 1;
             if flags & FLAG_MORE == 0 {
-                message(Extent {
+                let extent = Extent {
                     start: self.complete,
                     end: self.scanned,
-                });
+                };
+                found(Found::Message(extent, &buffer[extent.start..extent.end]));
                 self.complete = self.scanned;
                 self.frames = 0;
             }
@@ -228,11 +237,10 @@ mod tests {
             for chunk in stream.chunks(piece) {
                 buffer.extend(chunk);
                 scanner
-                    .scan(
-                        &mut buffer,
-                        |extent| messages.push(extent),
-                        |_| commands += 1,
-                    )
+                    .scan(&mut buffer, |found| match found {
+                        Found::Message(extent, _) => messages.push(extent),
+                        Found::Command(_) => commands += 1,
+                    })
                     .unwrap();
             }
             assert_eq!(buffer, clean, "piece {piece}");
@@ -250,7 +258,7 @@ mod tests {
             message_frames_max: 3,
             ..Options::default()
         };
-        let check = |bytes: &[u8]| Scanner::new(&options).scan(&mut bytes.to_vec(), |_| (), |_| ());
+        let check = |bytes: &[u8]| Scanner::new(&options).scan(&mut bytes.to_vec(), |_| ());
         let declared = |flags: u8, length: u64| {
             let mut bytes = vec![flags | FLAG_LONG];
             bytes.extend(length.to_be_bytes());
@@ -276,7 +284,7 @@ mod tests {
     #[test]
     fn unknown_flags_are_malformed() {
         for flags in (0_u8..=255).filter(|flags| flags & 0xf8 != 0 || flags & 5 == 5) {
-            let result = Scanner::new(&Options::default()).scan(&mut vec![flags], |_| (), |_| ());
+            let result = Scanner::new(&Options::default()).scan(&mut vec![flags], |_| ());
             assert_eq!(result, Err(Violation::Malformed), "flags {flags}");
         }
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use futures_lite::future;
 use crate::Options;
 use crate::counters::{Counters, add, bump};
 
-use super::scanner::{Extent, Scanner, Violation, first_frame, is_single_frame};
+use super::scanner::{Extent, Found, Scanner, Violation, first_frame, is_single_frame};
 use super::wire::Wire;
 use super::zmtp;
 
@@ -126,9 +126,15 @@ fn inner(error: impl std::fmt::Display) -> End {
 pub(crate) struct Replies {
     pongs: Mutex<Vec<u8>>,
     added: Event,
+    passed: AtomicBool,
 }
 
 impl Replies {
+    /// Whether the peer sent anything that our crate socket has to read.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.passed.load(Ordering::Acquire)
+    }
+
     fn add(&self, pong: &[u8]) -> bool {
         let mut pongs = self.pongs.lock().unwrap_or_else(PoisonError::into_inner);
         let room = pongs.len() + pong.len() <= PONG_BYTES_MAX;
@@ -233,62 +239,38 @@ impl Inflow {
         counters: &Counters,
         replies: &Replies,
     ) -> Result<std::convert::Infallible, End> {
-        let mut extents = Vec::new();
         loop {
-            extents.clear();
-            let messages_only = intake == Intake::Messages;
             let mut messages = 0;
-            let mut ends = None;
-            self.scanner.scan(
-                &mut self.buffer,
-                |extent| {
-                    messages += 1;
-                    if !messages_only {
-                        extents.push(extent);
-                    }
-                },
-                |payload| {
-                    ends = ends.take().or(command(
-                        payload,
-                        intake,
-                        &mut self.topics,
-                        options,
-                        counters,
-                        replies,
-                    ))
-                },
-            )?;
-            if let Some(end) = ends {
-                return Err(end);
-            }
-            if !self.topics.converted.is_empty() {
-                let converted = std::mem::take(&mut self.topics.converted);
-                own.write_all(&converted).await.map_err(inner)?;
-            }
-            let complete = self.scanner.complete();
-            if complete > 0 {
-                match intake {
-                    Intake::Messages => {
-                        add(&counters.messages_in, messages);
-                        own.write_all(&self.buffer[..complete])
-                            .await
-                            .map_err(inner)?;
-                    }
-                    Intake::Topics => {
-                        let mut passed = Vec::new();
-                        for extent in &extents {
-                            let message = &self.buffer[extent.start..extent.end];
-                            if self.topics.admit(message, options, counters)? {
-                                passed.extend_from_slice(message);
-                            }
-                        }
-                        own.write_all(&passed).await.map_err(inner)?;
-                    }
-                    Intake::Nothing => add(&counters.messages_unexpected, messages),
+            let mut verdict = Ok(());
+            let (topics, buffer) = (&mut self.topics, &mut self.buffer);
+            self.scanner.scan(buffer, |found| match found {
+                Found::Message(_, message) if intake == Intake::Topics && verdict.is_ok() => {
+                    verdict = topics.message(message, options, counters);
                 }
-                self.buffer.drain(..complete);
-                self.scanner.removed(complete);
+                Found::Message(..) => messages += 1,
+                Found::Command(payload) if verdict.is_ok() => {
+                    verdict = command(payload, intake, topics, options, counters, replies);
+                }
+                Found::Command(_) => {}
+            })?;
+            verdict?;
+            let complete = self.scanner.complete();
+            match intake {
+                Intake::Messages if complete > 0 => {
+                    add(&counters.messages_in, messages);
+                    replies.passed.store(true, Ordering::Release);
+                    let whole = &self.buffer[..complete];
+                    own.write_all(whole).await.map_err(inner)?;
+                }
+                Intake::Topics if !self.topics.passed.is_empty() => {
+                    let passed = std::mem::take(&mut self.topics.passed);
+                    own.write_all(&passed).await.map_err(inner)?;
+                }
+                Intake::Nothing => add(&counters.messages_unexpected, messages),
+                Intake::Messages | Intake::Topics => {}
             }
+            self.buffer.drain(..complete);
+            self.scanner.removed(complete);
             self.make_room(options)?;
             let n = self.read(peer, complete > 0, options).await?;
             add(&counters.bytes_in, n as u64);
@@ -397,7 +379,7 @@ impl Inflow {
     }
 }
 
-/// Handles a command after the handshake; `Some` when it must end the connection.
+/// Handles a command after the handshake; an error ends the connection.
 fn command(
     payload: &[u8],
     intake: Intake,
@@ -405,7 +387,7 @@ fn command(
     options: &Options,
     counters: &Counters,
     replies: &Replies,
-) -> Option<End> {
+) -> Result<(), End> {
     match zmtp::split_command(payload) {
         Some((b"PING", body)) => match zmtp::pong(body) {
             Some(pong) if replies.add(&pong) => bump(&counters.pings_answered),
@@ -413,18 +395,18 @@ fn command(
         },
         // ZMTP 3.1 subscribes by command; the crate knows the message form only.
         Some((b"SUBSCRIBE", topic)) if intake == Intake::Topics => {
-            return topics.convert(1, topic, options).err();
+            topics.change(1, topic, options)?;
         }
         Some((b"CANCEL", topic)) if intake == Intake::Topics => {
-            return topics.convert(0, topic, options).err();
+            topics.change(0, topic, options)?;
         }
         Some((b"ERROR", reason)) => {
             let reason = reason.get(1..).unwrap_or_default().escape_ascii();
-            return Some(End::Broken(format!("the peer reports: {reason}")));
+            return Err(End::Broken(format!("the peer reports: {reason}")));
         }
         _ => bump(&counters.commands_dropped),
     }
-    None
+    Ok(())
 }
 
 /// The subscriptions of one peer, as many as the crate would keep for it.
@@ -432,55 +414,57 @@ fn command(
 struct Topics {
     held: HashMap<Vec<u8>, usize>,
     count: usize,
-    converted: Vec<u8>,
+    /// Subscriptions for the crate, as messages.
+    passed: Vec<u8>,
 }
 
 impl Topics {
-    /// Whether a message from a subscriber may pass: it must be a subscription within limits.
-    fn admit(
+    /// Takes a message from a subscriber: it must be a subscription within limits.
+    fn message(
         &mut self,
         message: &[u8],
         options: &Options,
         counters: &Counters,
-    ) -> Result<bool, End> {
+    ) -> Result<(), End> {
         match first_frame(message).split_first() {
             Some((&verb @ (0 | 1), topic)) if is_single_frame(message) => {
                 self.change(verb, topic, options)
             }
             _ => {
                 bump(&counters.messages_unexpected);
-                Ok(false)
+                Ok(())
             }
         }
     }
 
-    fn convert(&mut self, verb: u8, topic: &[u8], options: &Options) -> Result<(), End> {
-        if self.change(verb, topic, options)? {
-            let length = u8::try_from(topic.len() + 1).map_err(|_| End::Topics)?;
-            self.converted.extend([0, length, verb]);
-            self.converted.extend(topic);
-        }
-        Ok(())
-    }
-
-    fn change(&mut self, verb: u8, topic: &[u8], options: &Options) -> Result<bool, End> {
+    fn change(&mut self, verb: u8, topic: &[u8], options: &Options) -> Result<(), End> {
         if verb == 1 {
             if topic.len() > options.topic_bytes_max || self.count >= options.topics_max {
                 return Err(End::Topics);
             }
             self.count += 1;
             *self.held.entry(topic.to_vec()).or_default() += 1;
-            return Ok(true);
+        } else {
+            let Some(held) = self.held.get_mut(topic) else {
+                return Ok(());
+            };
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(topic);
+            }
+            self.count -= 1;
         }
-        let Some(held) = self.held.get_mut(topic) else {
-            return Ok(false);
-        };
-        *held -= 1;
-        if *held == 0 {
-            self.held.remove(topic);
+        let length = topic.len() + 1;
+        match u8::try_from(length) {
+            Ok(short) => self.passed.extend([0, short]),
+            Err(_) => {
+                self.passed.push(zmtp::FLAG_LONG);
+                self.passed.extend((length as u64).to_be_bytes());
+            }
         }
-        self.count -= 1;
-        Ok(true)
+        self.passed.push(verb);
+        self.passed.extend(topic);
+        Ok(())
     }
 }
 
@@ -539,7 +523,10 @@ pub(crate) async fn give_out(
     };
     match flow.run(own, peer, outgoing, counters, replies).await {
         Ok(never) => match never {},
-        Err(end) => end,
+        Err(end @ End::Inner(_)) => end,
+        // The peer takes no more. What it sent before may still be unread: the
+        // end of the connection is for the reading direction to find.
+        Err(_) => future::pending().await,
     }
 }
 
@@ -686,7 +673,11 @@ impl Outflow {
     fn pass_on(&mut self, outgoing: &dyn Outgoing) -> Result<(), End> {
         let mut extents: Vec<Extent> = Vec::new();
         self.scanner
-            .scan(&mut self.incoming, |extent| extents.push(extent), |_| ())
+            .scan(&mut self.incoming, |found| {
+                if let Found::Message(extent, _) = found {
+                    extents.push(extent);
+                }
+            })
             .map_err(|violation| inner(format!("{violation:?}")))?;
         let complete = self.scanner.complete();
         if complete == 0 {
@@ -730,14 +721,17 @@ impl Outflow {
 
 /// Ends a stream in order: the peer reads everything, then we leave.
 pub(crate) async fn part(peer: &Wire, deadline: Instant) {
-    peer.shutdown_write();
-    // Unread bytes at close would make the kernel reset the connection, which
-    // can take what was just written with it.
-    let drained = super::wire::until(deadline, async {
-        let mut sink = Vec::with_capacity(READ_BYTES_MIN);
-        while peer.read(&mut sink).await.is_ok_and(|n| n > 0) {
-            sink.clear();
-        }
-    });
-    drained.await;
+    super::wire::until(deadline, drain(peer)).await;
+}
+
+/// Ends our direction of a stream and discards the other one until its end.
+///
+/// Unread bytes at close would make the kernel reset the connection, which can
+/// take what was just written with it.
+pub(crate) async fn drain(wire: &Wire) {
+    wire.shutdown_write();
+    let mut sink = Vec::with_capacity(READ_BYTES_MIN);
+    while wire.read(&mut sink).await.is_ok_and(|n| n > 0) {
+        sink.clear();
+    }
 }

@@ -13,6 +13,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Runs a test with a deadline over all of it.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     carbontube_transport::init_runtime();
+    // Debug builds copy a future at each layer; a large test would overflow its stack.
+    let test = Box::pin(test);
     async_std::task::block_on(async {
         within(Duration::from_secs(120), "the whole test", test).await
     })
@@ -20,6 +22,7 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 
 /// Waits for a future, but not for ever.
 pub(crate) async fn within<T>(time: Duration, what: &str, work: impl Future<Output = T>) -> T {
+    let work = Box::pin(work);
     future::or(async { Some(work.await) }, async {
         async_io::Timer::after(time).await;
         None

@@ -479,21 +479,22 @@ fn trap_11_stuck_peers_of_a_fan_out_do_not_freeze_the_executor() {
             .await
             .unwrap();
         reached("a fourth", || fan.peers() == 4).await;
-        for _ in 0..100 {
-            soon("room at the fourth", fan.send(message("for the living")))
+        // The kernel may still take some for the stuck ones, but no more than one
+        // in turn for each that the fourth gets.
+        for _ in 0..400 {
+            soon("room at the fourth", fan.send(message("for all")))
                 .await
                 .unwrap();
         }
         for _ in 0..100 {
-            assert_eq!(
-                text(&soon("served", pull.recv()).await.unwrap()),
-                "for the living"
-            );
+            assert_eq!(text(&soon("served", pull.recv()).await.unwrap()), "for all");
         }
         drop(stuck);
         // What the dead ones had not been written goes to the living one.
-        let left = soon("handed over", pull.recv()).await.unwrap();
-        assert_eq!(left[0].len(), 4096);
+        soon("handed over", async {
+            while pull.recv().await.unwrap()[0].len() != 4096 {}
+        })
+        .await;
     });
 }
 
