@@ -15,9 +15,13 @@ use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use rustix::fs::{Mode, OFlags};
+use socket2::SockRef;
 use zeromq::Socket;
 
 use super::wire::Wire;
+
+/// The kernel buffer of a private stream towards the crate.
+const SEND_BUFFER_BYTES: usize = 1 << 20;
 
 /// How long a dropped crate socket may take to end its listener.
 const DROPPED_MAX: Duration = Duration::from_secs(1);
@@ -88,7 +92,10 @@ impl InnerListener {
     /// Opens one private stream.
     pub(crate) async fn connect(&self) -> io::Result<Wire> {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        Ok(Wire::Unix(Async::<UnixStream>::connect(path).await?))
+        let stream = Async::<UnixStream>::connect(path).await?;
+        // Room for whole bursts: fewer switches between this side and the crate.
+        SockRef::from(stream.get_ref()).set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        Ok(Wire::Unix(stream))
     }
 
     /// Lets the crate find the file that it removes when its listener ends.

@@ -24,7 +24,7 @@ use super::zmtp;
 /// The size of a first read, and what an idle connection keeps at most.
 const READ_BYTES_MIN: usize = 8 << 10;
 /// The size of reads under load.
-const READ_BYTES_MAX: usize = 64 << 10;
+const READ_BYTES_MAX: usize = 128 << 10;
 /// Unanswered PONGs kept for a peer that does not read.
 const PONG_BYTES_MAX: usize = 4 << 10;
 
@@ -482,9 +482,6 @@ pub(crate) trait Outgoing: Send + Sync {
     fn reads_on(&self) -> bool {
         false
     }
-
-    /// Tells that the private side has nothing more for now and all was written.
-    fn idle(&self) {}
 }
 
 /// What waits for the network on one connection.
@@ -570,19 +567,10 @@ impl Outflow {
         self.pass_on(outgoing)?;
         loop {
             let blocked = !self.write(peer, outgoing, counters)?;
-            let drained = if !blocked || outgoing.reads_on() {
-                match self.read(own)? {
-                    true => {
-                        self.pass_on(outgoing)?;
-                        continue;
-                    }
-                    false => true,
-                }
-            } else {
-                false
-            };
-            if drained && !blocked {
-                outgoing.idle();
+            let reading = !blocked || outgoing.reads_on();
+            if reading && self.read(own)? {
+                self.pass_on(outgoing)?;
+                continue;
             }
             let pong = future::poll_fn(|cx| {
                 if Pin::new(&mut listener).poll(cx).is_ready() {
@@ -591,7 +579,7 @@ impl Outflow {
                 if blocked && let Poll::Ready(ready) = peer.poll_writable(cx) {
                     return Poll::Ready(ready.map(|()| false).map_err(broken));
                 }
-                if drained && let Poll::Ready(ready) = own.poll_readable(cx) {
+                if reading && let Poll::Ready(ready) = own.poll_readable(cx) {
                     return Poll::Ready(ready.map(|()| false).map_err(inner));
                 }
                 Poll::Pending
