@@ -1,1 +1,9 @@
-//! The Carbontube manager: a pure core that decides and a thin shell that acts.
+//! The Carbontube manager: one per pipeline.
+//!
+//! [`core`] decides: it is pure, takes inputs and the time, and queues effects.
+//! The rest of the crate is the shell that acts: sockets, timers, the store's thread.
+
+pub mod core;
+mod definition;
+
+pub use definition::{Backoff, DefinitionError, PhaseDefinition, PipelineDefinition};

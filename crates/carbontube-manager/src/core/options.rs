@@ -1,0 +1,74 @@
+//! What can be set about the core.
+
+use std::time::Duration;
+
+use carbontube_protocol::Limits;
+
+/// Settings of the core. Every queue and table has its maximum here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreOptions {
+    /// Limits on what peers send.
+    pub limits: Limits,
+    /// After how much silence a worker is lost. Default 5 s.
+    pub worker_timeout: Duration,
+    /// How long a restarted manager waits for workers to say what they still hold,
+    /// before it dispatches recovered jobs anew. Default 3 s.
+    pub adoption_grace: Duration,
+    /// How much work, in time, a worker may have queued beyond its slots: prefetch is
+    /// this over the phase's usual duration, for each slot. Default 20 ms.
+    pub prefetch_time: Duration,
+    /// The most attempts queued at one worker beyond its slots. Default 1,024.
+    pub prefetch_max: u32,
+    /// After how many lost workers a job is poison and fails. Default 3.
+    pub poison_losses: u32,
+    /// The most jobs that have not ended. Default 10 million.
+    pub live_jobs_max: u64,
+    /// The most workers known at once. Default 10,000.
+    pub workers_max: usize,
+    /// The most attempts one worker may announce as slots. Default 65,536.
+    pub slots_max: u32,
+    /// The most jobs that one client may wait for, and all clients together. Default
+    /// 100,000 and 1 million.
+    pub waits_max: (usize, usize),
+    /// The most ended jobs kept in the history. Default 100,000.
+    pub history_jobs_max: u64,
+    /// How long ended jobs are kept in the history. Default 7 days.
+    pub history_age_max: Duration,
+    /// The largest result or instructions that the history keeps of an ended job, in
+    /// bytes; a larger one is left out of the history. Default 1 MiB.
+    pub history_result_bytes_max: usize,
+    /// Where a page is split, in bytes. Default 60 KiB.
+    pub page_bytes: usize,
+    /// The most bytes of payloads kept in memory; the rest is read back from the
+    /// journal when it is dispatched. Default 64 MiB.
+    pub payload_cache_bytes_max: usize,
+    /// When the journal's pages hold this many times the bytes of live records, the
+    /// oldest live records are rewritten forward so that old pages can go. Default 3.
+    pub journal_garbage_ratio: u32,
+    /// How many jobs a client's one list query gets at most. Default 1,000.
+    pub list_jobs_max: u32,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        CoreOptions {
+            limits: Limits::default(),
+            worker_timeout: Duration::from_secs(5),
+            adoption_grace: Duration::from_secs(3),
+            prefetch_time: Duration::from_millis(20),
+            prefetch_max: 1024,
+            poison_losses: 3,
+            live_jobs_max: 10_000_000,
+            workers_max: 10_000,
+            slots_max: 65_536,
+            waits_max: (100_000, 1_000_000),
+            history_jobs_max: 100_000,
+            history_age_max: Duration::from_secs(7 * 24 * 3600),
+            history_result_bytes_max: 1 << 20,
+            page_bytes: 60 << 10,
+            payload_cache_bytes_max: 64 << 20,
+            journal_garbage_ratio: 3,
+            list_jobs_max: 1000,
+        }
+    }
+}
