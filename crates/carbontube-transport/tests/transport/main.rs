@@ -6,6 +6,7 @@ mod addresses;
 mod hostile;
 mod interop;
 mod linger;
+mod patterns;
 mod raw;
 mod support;
 mod traps;

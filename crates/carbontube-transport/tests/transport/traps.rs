@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use carbontube_transport::{
-    CloseOutcome, Dealer, Dialled, Endpoint, FanOut, Forwarder, LinkState, Options, Publish, Pull,
-    Push, Reason, RouteError, Router, Streamer, Subscribe, add_delimiter, dial, take_delimiter,
+    CloseOutcome, Dealer, Dialled, Endpoint, FanOut, LinkState, Options, Publish, Pull, Push,
+    Reason, RouteError, Router, Subscribe, dial,
 };
 
 use crate::raw::{Raw, frame};
@@ -113,7 +113,7 @@ fn trap_1_publish_and_subscribe_reconnect_from_either_side() {
 }
 
 /// Publishes until it is heard: a publisher's first messages go nowhere.
-async fn heard(publish: &Publish, sub: &mut Subscribe, what: &str) {
+pub(crate) async fn heard(publish: &Publish, sub: &mut Subscribe, what: &str) {
     let sending = async {
         loop {
             publish.send(message("unheard"));
@@ -157,6 +157,7 @@ fn trap_2_unwritten_messages_are_sent_again_in_order() {
         let at = listener.local_addr().unwrap().port();
         let options = Options {
             send_hwm_messages: 400,
+            send_hwm_bytes: 64 << 20,
             ..Options::default()
         };
         let push = Push::open(options, local(at)).await.unwrap();
@@ -179,6 +180,8 @@ fn trap_2_unwritten_messages_are_sent_again_in_order() {
                 Err(rejected) => panic!("{rejected}"),
             }
         }
+        // Some are written, one is most likely cut in the middle, the rest waits.
+        reached("some written", || push.counters().messages_out > 0).await;
         assert!(push.pending() > 50, "pending {}", push.pending());
         drop(stuck);
         let mut pull = Pull::open(Options::default(), [Endpoint::Bind(local(at))])
@@ -192,10 +195,12 @@ fn trap_2_unwritten_messages_are_sent_again_in_order() {
         }
         let expected: Vec<u32> = (seen[0]..numbers).collect();
         assert_eq!(
-            seen, expected,
-            "unwritten messages come first, in order, without a gap"
+            seen,
+            expected,
+            "unwritten messages come first, in order, without a gap: {}",
+            push.counters()
         );
-        assert!(push.counters().messages_resent > 0);
+        assert!(push.counters().connections_lost >= 1);
     });
 }
 
@@ -448,8 +453,11 @@ fn trap_11_router_client_that_never_reads_is_closed_and_others_go_on() {
         };
         assert_eq!(refusal, RouteError::Full);
         reached("closed", || !sender.is_connected(&deaf_id)).await;
-        assert_eq!(router.counters().closed_not_reading, 1);
-        assert!(router.counters().messages_abandoned > 0);
+        reached("counted", || {
+            let counters = router.counters();
+            counters.closed_not_reading == 1 && counters.messages_abandoned > 0
+        })
+        .await;
         for n in 0..100 {
             sender.send(&good_id, message(&n.to_string())).unwrap();
             assert_eq!(
@@ -674,7 +682,7 @@ fn trap_14_kept_small_frames_do_not_pin_their_read_buffers() {
             .await
             .unwrap();
         let sending = async_std::task::spawn(async move {
-            for _ in 0..20_000 {
+            for _ in 0..60_000 {
                 push.send(vec![
                     Bytes::from_static(b"keep"),
                     Bytes::from(vec![0; 4000]),
@@ -686,20 +694,20 @@ fn trap_14_kept_small_frames_do_not_pin_their_read_buffers() {
         });
         let before = resident_mib();
         let mut kept = Vec::new();
-        for n in 0..20_000 {
+        for n in 0..60_000 {
             let got = soon("message", pull.recv()).await.unwrap();
             if n % 20 == 0 {
                 kept.push(got[0].clone());
             }
         }
         assert_eq!(sending.await, CloseOutcome::Delivered);
-        // 1,000 kept frames: 4 MiB with their messages, 64 MiB with read buffers.
+        // 3,000 kept frames: 12 MiB with their messages, 240 MiB with read buffers.
         assert!(
-            resident_mib() < before + 40,
+            resident_mib() < before + 120,
             "grew from {before} to {} MiB",
             resident_mib()
         );
-        assert_eq!(kept.len(), 1000);
+        assert_eq!(kept.len(), 3000);
     });
 }
 
@@ -782,108 +790,5 @@ fn trap_18_ping_is_answered_and_other_commands_are_dropped() {
         assert_eq!(raw.read_frame().unwrap(), (4, b"\x04PONGmid".to_vec()));
         let counters = pull.counters();
         assert_eq!((counters.pings_answered, counters.commands_dropped), (2, 1));
-    });
-}
-
-#[test]
-fn req_delimiter_is_kept_and_can_be_taken_and_added() {
-    run(async {
-        let mut router = Router::open(Options::default(), any_port()).await.unwrap();
-        let mut req = Raw::meet(port(&router.local_addresses()), "REQ");
-        req.send(&frame(1, b""));
-        req.send(&frame(0, b"question"));
-        let (peer, mut question) = soon("question", router.recv()).await.unwrap();
-        assert!(take_delimiter(&mut question));
-        assert!(!take_delimiter(&mut question));
-        assert_eq!(text(&question), "question");
-        let mut answer = message("answer");
-        add_delimiter(&mut answer);
-        router.sender().send(&peer, answer).unwrap();
-        assert_eq!(req.read_frame().unwrap(), (1, Vec::new()));
-        assert_eq!(req.read_frame().unwrap(), (0, b"answer".to_vec()));
-    });
-}
-
-#[test]
-fn fan_out_deals_in_turn() {
-    run(async {
-        let fan = FanOut::open(Options::default(), any_port()).await.unwrap();
-        let at = fan.local_addresses()[0].clone();
-        let mut pulls = Vec::new();
-        for _ in 0..4 {
-            pulls.push(
-                Pull::open(Options::default(), [Endpoint::Connect(at.clone())])
-                    .await
-                    .unwrap(),
-            );
-        }
-        reached("peers", || fan.peers() == 4).await;
-        for n in 0..40 {
-            fan.send(message(&n.to_string())).await.unwrap();
-        }
-        for pull in &mut pulls {
-            for _ in 0..10 {
-                soon("a fair share", pull.recv()).await.unwrap();
-            }
-        }
-        assert_eq!(
-            fan.close(Duration::from_secs(5)).await,
-            CloseOutcome::Delivered
-        );
-    });
-}
-
-#[test]
-fn devices_relay_jobs_and_events() {
-    run(async {
-        let mut streamer = Streamer::open(
-            Options::default(),
-            any_port(),
-            Options::default(),
-            any_port(),
-        )
-        .await
-        .unwrap();
-        let (front, back) = streamer.local_addresses();
-        let streaming = async_std::task::spawn(async move { streamer.run().await });
-        let mut pull = Pull::open(Options::default(), [Endpoint::Connect(back[0].clone())])
-            .await
-            .unwrap();
-        let push = Push::open(Options::default(), front[0].clone())
-            .await
-            .unwrap();
-        for n in 0..1000 {
-            push.send(message(&n.to_string())).await.unwrap();
-        }
-        for n in 0..1000 {
-            assert_eq!(
-                text(&soon("job", pull.recv()).await.unwrap()),
-                n.to_string()
-            );
-        }
-        drop(streaming);
-
-        let mut forwarder = Forwarder::open(
-            Options::default(),
-            any_port(),
-            Options::default(),
-            any_port(),
-        )
-        .await
-        .unwrap();
-        let (front, back) = forwarder.local_addresses();
-        let forwarding = async_std::task::spawn(async move { forwarder.run().await });
-        let publish = Publish::open(Options::default(), [Endpoint::Connect(front[0].clone())])
-            .await
-            .unwrap();
-        let mut sub = Subscribe::open(
-            Options::default(),
-            [Endpoint::Connect(back[0].clone())],
-            ["e"],
-        )
-        .await
-        .unwrap();
-        heard(&publish, &mut sub, "event").await;
-        drop(forwarding);
     });
 }

@@ -1,0 +1,115 @@
+//! Sockets together: REQ with ROUTER, dealing in turn, the two devices.
+
+use std::time::Duration;
+
+use carbontube_transport::{
+    CloseOutcome, Endpoint, FanOut, Forwarder, Options, Publish, Pull, Push, Router, Streamer,
+    Subscribe, add_delimiter, take_delimiter,
+};
+
+use crate::raw::{Raw, frame};
+use crate::support::{any_port, message, port, reached, run, soon, text};
+use crate::traps::heard;
+
+#[test]
+fn req_delimiter_is_kept_and_can_be_taken_and_added() {
+    run(async {
+        let mut router = Router::open(Options::default(), any_port()).await.unwrap();
+        let mut req = Raw::meet(port(&router.local_addresses()), "REQ");
+        req.send(&frame(1, b""));
+        req.send(&frame(0, b"question"));
+        let (peer, mut question) = soon("question", router.recv()).await.unwrap();
+        assert!(take_delimiter(&mut question));
+        assert!(!take_delimiter(&mut question));
+        assert_eq!(text(&question), "question");
+        let mut answer = message("answer");
+        add_delimiter(&mut answer);
+        router.sender().send(&peer, answer).unwrap();
+        assert_eq!(req.read_frame().unwrap(), (1, Vec::new()));
+        assert_eq!(req.read_frame().unwrap(), (0, b"answer".to_vec()));
+    });
+}
+
+#[test]
+fn fan_out_deals_in_turn() {
+    run(async {
+        let fan = FanOut::open(Options::default(), any_port()).await.unwrap();
+        let at = fan.local_addresses()[0].clone();
+        let mut pulls = Vec::new();
+        for _ in 0..4 {
+            pulls.push(
+                Pull::open(Options::default(), [Endpoint::Connect(at.clone())])
+                    .await
+                    .unwrap(),
+            );
+        }
+        reached("peers", || fan.peers() == 4).await;
+        for n in 0..40 {
+            fan.send(message(&n.to_string())).await.unwrap();
+        }
+        for pull in &mut pulls {
+            for _ in 0..10 {
+                soon("a fair share", pull.recv()).await.unwrap();
+            }
+        }
+        assert_eq!(
+            fan.close(Duration::from_secs(5)).await,
+            CloseOutcome::Delivered
+        );
+    });
+}
+
+#[test]
+fn devices_relay_jobs_and_events() {
+    run(async {
+        let mut streamer = Streamer::open(
+            Options::default(),
+            any_port(),
+            Options::default(),
+            any_port(),
+        )
+        .await
+        .unwrap();
+        let (front, back) = streamer.local_addresses();
+        let streaming = async_std::task::spawn(async move { streamer.run().await });
+        let mut pull = Pull::open(Options::default(), [Endpoint::Connect(back[0].clone())])
+            .await
+            .unwrap();
+        let push = Push::open(Options::default(), front[0].clone())
+            .await
+            .unwrap();
+        for n in 0..1000 {
+            push.send(message(&n.to_string())).await.unwrap();
+        }
+        for n in 0..1000 {
+            assert_eq!(
+                text(&soon("job", pull.recv()).await.unwrap()),
+                n.to_string()
+            );
+        }
+        drop(streaming);
+
+        let mut forwarder = Forwarder::open(
+            Options::default(),
+            any_port(),
+            Options::default(),
+            any_port(),
+        )
+        .await
+        .unwrap();
+        let (front, back) = forwarder.local_addresses();
+        let forwarding = async_std::task::spawn(async move { forwarder.run().await });
+        let publish = Publish::open(Options::default(), [Endpoint::Connect(front[0].clone())])
+            .await
+            .unwrap();
+        let mut sub = Subscribe::open(
+            Options::default(),
+            [Endpoint::Connect(back[0].clone())],
+            ["e"],
+        )
+        .await
+        .unwrap();
+        heard(&publish, &mut sub, "event").await;
+        drop(forwarding);
+    });
+}
