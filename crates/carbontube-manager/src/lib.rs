@@ -5,5 +5,11 @@
 
 pub mod core;
 mod definition;
+mod error;
+mod manager;
+mod options;
 
 pub use definition::{Backoff, DefinitionError, PhaseDefinition, PipelineDefinition};
+pub use error::{RunError, SocketRole, StartError};
+pub use manager::{Manager, ManagerHandle};
+pub use options::{ManagerAddresses, ManagerOptions};
