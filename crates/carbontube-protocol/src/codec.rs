@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::DecodeError;
 use crate::header::{Codec, Header, Kind};
+use crate::instructions::non_object;
 use crate::limits::Limits;
 use crate::message::{self, Message, with_body, with_body_type};
 
@@ -244,7 +245,13 @@ fn decode_body<T: DeserializeOwned>(header: Header, frame: &[u8]) -> Result<T, D
             }
             Ok(body)
         }
-        Codec::Json => serde_json::from_slice(frame).map_err(|error| bad(error.to_string())),
+        Codec::Json => {
+            // Serde would also take an array of the fields in order, which nobody means.
+            if let Some(found) = non_object(frame) {
+                return Err(bad(format!("it is {found}, not a JSON object")));
+            }
+            serde_json::from_slice(frame).map_err(|error| bad(error.to_string()))
+        }
     }
 }
 

@@ -59,7 +59,9 @@ pub fn check_instructions(bytes: &[u8], limits: &Limits) -> Result<(), Instructi
         .map_err(|error| InstructionsError::NotJson(error.to_string()))
 }
 
-fn non_object(bytes: &[u8]) -> Option<&'static str> {
+/// What a JSON text is instead of an object, by its first character; `None` for an
+/// object and for no text at all.
+pub(crate) fn non_object(bytes: &[u8]) -> Option<&'static str> {
     let first = bytes.iter().find(|b| !b.is_ascii_whitespace())?;
     match first {
         b'{' => None,

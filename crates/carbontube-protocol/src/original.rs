@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::address::Address;
 use crate::error::DecodeError;
 use crate::ids::JobId;
+use crate::instructions::non_object;
 use crate::limits::Limits;
 use crate::message::ErrorReport;
 use crate::names::{JobType, PipelineName};
@@ -115,6 +116,9 @@ pub fn decode_message(frame: &[u8], limits: &Limits) -> Result<OriginalMessage, 
             limit: limits.instructions_bytes_max,
             found: frame.len(),
         });
+    }
+    if let Some(found) = non_object(frame) {
+        return Err(original(format!("it is {found}, not a JSON object")));
     }
     let raw: RawMessage<'_> =
         serde_json::from_slice(frame).map_err(|error| original(error.to_string()))?;
@@ -262,6 +266,9 @@ pub fn decode_event(
     let topic = std::str::from_utf8(topic).map_err(|_| original("its topic is not text"))?;
     if topic.len() > 256 {
         return Err(original("its topic is longer than 256 bytes"));
+    }
+    if let Some(found) = non_object(frame) {
+        return Err(original(format!("it is {found}, not a JSON object")));
     }
     if topic.contains("available") {
         let event: Available =
