@@ -1,27 +1,26 @@
 //! One message of every kind, the same in golden vectors, property tests and the specification.
-#![allow(dead_code, reason = "each test program uses its own part")]
 
 use bytes::Bytes;
 use carbontube_protocol::message::*;
 use carbontube_protocol::{AttemptId, JobId, ManagerId, Message, Timestamp, WorkerId};
 
-pub fn job(text: &str) -> JobId {
+pub(crate) fn job(text: &str) -> JobId {
     JobId::new(text).expect("a sample id")
 }
 
-pub fn uuid_job() -> JobId {
+pub(crate) fn uuid_job() -> JobId {
     job("01937a5e-7c00-7000-8000-000000000001")
 }
 
-pub fn worker() -> WorkerId {
+pub(crate) fn worker() -> WorkerId {
     WorkerId::from_bytes([0x11; 16])
 }
 
-pub fn manager() -> ManagerId {
+pub(crate) fn manager() -> ManagerId {
     ManagerId::from_bytes([0x22; 16])
 }
 
-pub fn attempt(counter: u64) -> AttemptId {
+pub(crate) fn attempt(counter: u64) -> AttemptId {
     AttemptId { epoch: 3, counter }
 }
 
@@ -56,7 +55,7 @@ fn view() -> JobView {
 }
 
 /// One message of every kind, in the order of the specification.
-pub fn all() -> Vec<Message> {
+pub(crate) fn all() -> Vec<Message> {
     let pipeline: carbontube_protocol::PipelineName = "video".parse().expect("a sample name");
     let encode: carbontube_protocol::JobType = "encode-video".parse().expect("a sample name");
     let address: carbontube_protocol::Address =
