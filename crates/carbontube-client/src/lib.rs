@@ -1,1 +1,27 @@
-//! The Carbontube client: enqueue with confirmation, wait, query and administer.
+//! The Carbontube client: enqueue with confirmation, wait for results, query and
+//! administer managers, and follow their events.
+//!
+//! A [`PipelineClient`] talks to one manager at a time out of the addresses that it
+//! is given, and goes over to another when that one is lost. What was not answered is
+//! sent again under the same ids, so that nothing is enqueued twice.
+
+mod client;
+mod conversation;
+mod enqueuer;
+mod error;
+mod events;
+mod job;
+mod link;
+mod options;
+mod waiting;
+
+pub use carbontube_protocol as protocol;
+pub use carbontube_protocol::message::EndedJob;
+pub use carbontube_protocol::{Address, JobId, JobType, PipelineName, WorkerId};
+pub use client::{Changed, JobPage, PipelineClient};
+pub use enqueuer::Enqueuer;
+pub use error::ClientError;
+pub use events::{EventStream, Notice};
+pub use job::{NewJob, Receipt};
+pub use options::ClientOptions;
+pub use waiting::EndedStream;
