@@ -1,2 +1,113 @@
-//! `cargo xtask`.
-fn main() {}
+//! `cargo xtask VERB`: everything that is done to the workspace beyond building it.
+
+mod cargo;
+mod ci;
+mod dist;
+mod test_set;
+mod tidy;
+mod trials;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use argh::FromArgs;
+
+/// Automation for the Carbontube workspace.
+#[derive(FromArgs)]
+struct Xtask {
+    #[argh(subcommand)]
+    verb: Verb,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Verb {
+    Bench(Bench),
+    Ci(Ci),
+    Demo(Demo),
+    Dist(Dist),
+    Scenario(Scenario),
+    Test(Test),
+    Tidy(Tidy),
+}
+
+/// Measure jobs a second and latency, beside the socket's and the journal's own limits
+/// (see `cargo xtask bench -- --help`).
+#[derive(FromArgs)]
+#[argh(subcommand, name = "bench")]
+struct Bench {
+    /// options of the bench, --json among them
+    #[argh(positional, greedy)]
+    arguments: Vec<String>,
+}
+
+/// Run a pipeline of separate processes on real files, kill some, and check the outcome
+/// (see `cargo xtask demo -- --help`).
+#[derive(FromArgs)]
+#[argh(subcommand, name = "demo")]
+struct Demo {
+    /// options of the demo: --input DIR, --files N, --keep
+    #[argh(positional, greedy)]
+    arguments: Vec<String>,
+}
+
+/// Run trials with real processes, faults among them: NAME… or --all
+/// (see `cargo xtask scenario -- --help`).
+#[derive(FromArgs)]
+#[argh(subcommand, name = "scenario")]
+struct Scenario {
+    /// names, or options of the scenarios: --all, --short, --list
+    #[argh(positional, greedy)]
+    arguments: Vec<String>,
+}
+
+/// What a change must pass: format, clippy, docs, tidy, test, short trials.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "ci")]
+struct Ci {
+    /// leave out the test set, where it has just run
+    #[argh(switch)]
+    without_test: bool,
+}
+
+/// Build one stripped, fully static binary, and check that it is one.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "dist")]
+struct Dist {}
+
+/// Run the whole test set.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "test")]
+struct Test {}
+
+/// Check the house rules that no compiler checks.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "tidy")]
+struct Tidy {
+    /// record in docs/protocol.md that it was checked against the wire types as they are
+    #[argh(switch)]
+    bless_wire: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments: Xtask = argh::from_env();
+    match run(arguments.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Bench(bench) => trials::become_trial("bench", &bench.arguments),
+        Verb::Ci(ci) => ci::run(ci.without_test),
+        Verb::Demo(demo) => trials::become_trial("demo", &demo.arguments),
+        Verb::Dist(Dist {}) => dist::run(),
+        Verb::Scenario(scenario) => trials::become_trial("scenario", &scenario.arguments),
+        Verb::Test(Test {}) => test_set::run(),
+        Verb::Tidy(tidy) => tidy::run(&cargo::root(), tidy.bless_wire),
+    }
+}

@@ -1,0 +1,38 @@
+//! `cargo xtask ci`: what a change must pass.
+
+use anyhow::Result;
+
+use crate::cargo::{self, cargo_step, step};
+use crate::{test_set, tidy, trials};
+
+/// Runs every check, quick ones first.
+pub(crate) fn run(without_test: bool) -> Result<()> {
+    cargo_step("format", &["fmt", "--all", "--check"])?;
+    if without_test {
+        tidy::run(&cargo::root(), false)?;
+    }
+    cargo_step(
+        "clippy",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--all-features",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )?;
+    let mut doc = cargo::cargo();
+    doc.args(["doc", "--workspace", "--all-features", "--no-deps", "--quiet"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .current_dir(cargo::root());
+    step("documentation", &mut doc)?;
+    if !without_test {
+        test_set::run()?;
+    }
+    trials::run_trial("scenario", &["--all", "--short"])?;
+    println!("ci: all good");
+    Ok(())
+}
