@@ -25,9 +25,15 @@ pub(crate) fn run(without_test: bool) -> Result<()> {
         ],
     )?;
     let mut doc = cargo::cargo();
-    doc.args(["doc", "--workspace", "--all-features", "--no-deps", "--quiet"])
-        .env("RUSTDOCFLAGS", "-D warnings")
-        .current_dir(cargo::root());
+    doc.args([
+        "doc",
+        "--workspace",
+        "--all-features",
+        "--no-deps",
+        "--quiet",
+    ])
+    .env("RUSTDOCFLAGS", "-D warnings")
+    .current_dir(cargo::root());
     step("documentation", &mut doc)?;
     if !without_test {
         test_set::run()?;

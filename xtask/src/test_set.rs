@@ -64,7 +64,13 @@ pub(crate) fn run() -> Result<()> {
     // Tests of one package start the binaries of others, which cargo test alone may not build.
     cargo_step(
         "build",
-        &["build", "--workspace", "--all-features", "--bins", "--examples"],
+        &[
+            "build",
+            "--workspace",
+            "--all-features",
+            "--bins",
+            "--examples",
+        ],
     )?;
     cargo_step(
         "cargo test",
