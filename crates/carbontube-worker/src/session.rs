@@ -1,0 +1,900 @@
+//! What a worker holds and decides. Pure: no I/O, no clock, no tasks.
+//!
+//! The shell tells it what arrived, started and ended, with the time; it keeps every
+//! attempt from its dispatch until its result is acknowledged, and says what to send on
+//! which route. What the shell must do next gathers in [`Effects`].
+//!
+//! Invariant: the attempts held and how far each manager's messages were received change
+//! together, so that a heartbeat is always a consistent picture.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use carbontube_protocol::message::{
+    Ack, AttemptResult, Cancel, Dispatch, DispatchedJob, ErrorReport, FailureKind, Goodbye,
+    HandBack, HandBackReason, HandedBack, Held, HeldFor, HeldState, Hello, Outcome, PipeHead,
+    Recall, Results, WorkerState,
+};
+use carbontube_protocol::{
+    AttemptId, Codec, JobId, JobType, Limits, ManagerId, Message, PipelineName, Timestamp, WorkerId,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Managers remembered at once.
+const MANAGERS_MAX: usize = 32;
+/// Attempts waiting for a slot, of all managers together.
+const QUEUE_MAX: usize = 8192;
+/// Bytes of instructions waiting for a slot.
+const QUEUE_BYTES_MAX: usize = 256 << 20;
+/// Bytes of results kept; beyond it no new attempt starts.
+const DONE_BYTES_MAX: usize = 256 << 20;
+/// Bytes of payload in one message, unless a single one is larger.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Results in one message.
+const BATCH_RESULTS_MAX: usize = 512;
+/// Bytes of error reports in one message: they stand in its bounded body.
+const BATCH_REPORT_BYTES_MAX: usize = 1 << 20;
+/// How long after sending a result it is sent again; doubles with each time.
+const RESEND: Duration = Duration::from_secs(5);
+/// The doubling ends here.
+const RESEND_DOUBLINGS_MAX: u32 = 4;
+/// How often a result is sent when acknowledgements may never reach this worker.
+const SENDS_MAX_SHARED: u32 = 5;
+/// The longest pause between heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// The shortest, however impatient a manager is.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
+
+/// One attempt of one manager: epochs and counters are unique for a manager only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    manager: u8,
+    pub(crate) attempt: AttemptId,
+}
+
+/// What the worker is.
+#[derive(Clone, Debug)]
+pub(crate) struct Profile {
+    pub(crate) worker: WorkerId,
+    pub(crate) job_type: JobType,
+    /// Connections that results can be sent on.
+    pub(crate) routes: usize,
+    /// Whether a device spreads work over several workers.
+    pub(crate) shared_address: bool,
+    /// Overrides what a dispatch says.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) limits: Limits,
+}
+
+/// What the shell must do now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effects {
+    /// Wake so many runners: there is something to start.
+    pub(crate) start: usize,
+    /// There is something to send.
+    pub(crate) send: bool,
+    /// Publish a heartbeat at once.
+    pub(crate) heartbeat: bool,
+    /// Stop these running attempts.
+    pub(crate) cancel: Vec<Key>,
+    /// A manager wants the worker to drain.
+    pub(crate) drain: bool,
+    /// There is an earlier deadline than the shell knows of.
+    pub(crate) deadline: bool,
+    /// Something ended or was acknowledged: a draining worker looks whether it may go.
+    pub(crate) settled: bool,
+}
+
+/// An attempt to run now.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Started {
+    pub(crate) key: Key,
+    pub(crate) pipeline: PipelineName,
+    pub(crate) work: DispatchedJob,
+}
+
+/// How an attempt ended, merged and ready to send.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Finished {
+    pub(crate) outcome: Outcome,
+    /// The merged instructions; empty when unchanged.
+    pub(crate) instructions: Bytes,
+    pub(crate) started_at: Timestamp,
+}
+
+/// A message to send on a route.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Outgoing {
+    pub(crate) message: Message,
+    pub(crate) codec: Codec,
+    /// The results in it, for [`Session::sent`].
+    pub(crate) keys: Vec<Key>,
+}
+
+/// How much is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) queued: usize,
+    pub(crate) running: usize,
+    pub(crate) done: usize,
+}
+
+#[derive(Debug)]
+struct Manager {
+    id: ManagerId,
+    epoch: u64,
+    sequence: u64,
+    codec: Codec,
+    route: Option<u16>,
+    timeout: Option<Duration>,
+    last_heard: Timestamp,
+    held: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    job: JobId,
+    phase: u16,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Queued(Box<(PipelineName, DispatchedJob)>),
+    Running { deadline: Option<Timestamp> },
+    Done(Box<Done>),
+}
+
+#[derive(Debug)]
+struct Done {
+    result: AttemptResult,
+    /// The routes in whose queue it stands, as bits.
+    queued_on: u64,
+    /// When it was last handed to the network; none while that has not happened.
+    sent_at: Option<Timestamp>,
+    sends: u32,
+}
+
+#[derive(Debug, Default)]
+struct Route {
+    hand_backs: VecDeque<(Codec, HandBack)>,
+    results: VecDeque<Key>,
+    goodbye: bool,
+}
+
+/// The state of a worker.
+#[derive(Debug)]
+pub(crate) struct Session {
+    profile: Profile,
+    state: WorkerState,
+    managers: Vec<Manager>,
+    held: BTreeMap<Key, Entry>,
+    /// May hold keys that were recalled or cancelled since.
+    queue: VecDeque<Key>,
+    load: Load,
+    queued_bytes: usize,
+    done_bytes: usize,
+    routes: Vec<Route>,
+    deadlines: BTreeSet<(Timestamp, Key)>,
+    /// When the shell looks at the deadlines next.
+    looks_at: Timestamp,
+    success_count: u64,
+    failed_count: u64,
+    stale_count: u64,
+    unacknowledged_count: u64,
+    effects: Effects,
+}
+
+impl Session {
+    pub(crate) fn new(profile: Profile) -> Self {
+        let routes = (0..profile.routes).map(|_| Route::default()).collect();
+        Session {
+            profile,
+            state: WorkerState::Available,
+            managers: Vec::new(),
+            held: BTreeMap::new(),
+            queue: VecDeque::new(),
+            load: Load::default(),
+            queued_bytes: 0,
+            done_bytes: 0,
+            routes,
+            deadlines: BTreeSet::new(),
+            looks_at: Timestamp::ZERO,
+            success_count: 0,
+            failed_count: 0,
+            stale_count: 0,
+            unacknowledged_count: 0,
+            effects: Effects::default(),
+        }
+    }
+
+    /// Takes what the shell must do since the last time.
+    pub(crate) fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        self.load
+    }
+
+    pub(crate) fn state(&self) -> WorkerState {
+        self.state
+    }
+
+    /// How many attempts succeeded and failed here.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.success_count, self.failed_count)
+    }
+
+    /// Messages of managers' former lives, ignored.
+    pub(crate) fn stale_count(&self) -> u64 {
+        self.stale_count
+    }
+
+    /// Results given up: sent often enough, and no acknowledgement can be relied on.
+    pub(crate) fn unacknowledged_count(&self) -> u64 {
+        self.unacknowledged_count
+    }
+
+    /// Takes a message that came from a manager. Tells whether it is one that managers send.
+    pub(crate) fn receive(&mut self, message: Message, codec: Codec, now: Timestamp) -> bool {
+        match message {
+            Message::Hello(hello) => self.receive_hello(&hello, codec, now),
+            Message::Dispatch(dispatch) => self.receive_dispatch(dispatch, codec, now),
+            Message::Ack(ack) => self.receive_ack(&ack, codec, now),
+            Message::Recall(recall) => self.receive_recall(&recall, codec, now),
+            Message::Cancel(cancel) => self.receive_cancel(&cancel, codec, now),
+            Message::Drain(drain) => {
+                if self.hear(&drain.head, codec, now).is_some() {
+                    self.effects.drain = true;
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Notes who speaks; none when it is a former life of that manager.
+    fn hear(&mut self, head: &PipeHead, codec: Codec, now: Timestamp) -> Option<u8> {
+        let index = match self.managers.iter().position(|m| m.id == head.manager) {
+            Some(index) => index,
+            None => self.meet(head, codec, now)?,
+        };
+        let manager = &mut self.managers[index];
+        if head.epoch < manager.epoch {
+            self.stale_count += 1;
+            return None;
+        }
+        manager.codec = codec;
+        manager.last_heard = now;
+        let index = u8::try_from(index).expect("managers are fewer than 256");
+        if head.epoch > manager.epoch {
+            manager.epoch = head.epoch;
+            manager.sequence = head.sequence;
+            // A standby that took over is reached by another route.
+            if self.profile.routes > 1 {
+                manager.route = None;
+            }
+            self.resend_all(index);
+            self.effects.heartbeat = true;
+        }
+        let manager = &mut self.managers[usize::from(index)];
+        manager.sequence = manager.sequence.max(head.sequence);
+        Some(index)
+    }
+
+    fn meet(&mut self, head: &PipeHead, codec: Codec, now: Timestamp) -> Option<usize> {
+        let manager = Manager {
+            id: head.manager,
+            epoch: head.epoch,
+            sequence: head.sequence,
+            codec,
+            route: (self.profile.routes == 1).then_some(0),
+            timeout: None,
+            last_heard: now,
+            held: 0,
+        };
+        if self.managers.len() < MANAGERS_MAX {
+            self.managers.push(manager);
+            return Some(self.managers.len() - 1);
+        }
+        let free = (0..self.managers.len()).filter(|&index| self.managers[index].held == 0);
+        let Some(oldest) = free.min_by_key(|&index| self.managers[index].last_heard) else {
+            self.stale_count += 1;
+            return None;
+        };
+        self.managers[oldest] = manager;
+        Some(oldest)
+    }
+
+    fn receive_hello(&mut self, hello: &Hello, codec: Codec, now: Timestamp) {
+        let Some(index) = self.hear(&hello.head, codec, now) else {
+            return;
+        };
+        let manager = &mut self.managers[usize::from(index)];
+        // A manager that had forgotten this worker counts from the start again.
+        manager.sequence = hello.head.sequence;
+        manager.timeout = Some(Duration::from_millis(hello.worker_timeout_ms));
+        self.resend_all(index);
+        self.effects.heartbeat = true;
+    }
+
+    fn receive_dispatch(&mut self, dispatch: Dispatch, codec: Codec, now: Timestamp) {
+        let Some(index) = self.hear(&dispatch.head, codec, now) else {
+            return;
+        };
+        let mut refused: BTreeMap<u8, (HandBackReason, Vec<HandedBack>)> = BTreeMap::new();
+        for work in dispatch.jobs {
+            let key = Key {
+                manager: index,
+                attempt: work.attempt,
+            };
+            if self.held.contains_key(&key) {
+                continue;
+            }
+            if let Some(reason) = self.refusal(index, &work) {
+                let order = reason as u8;
+                let handed = HandedBack {
+                    attempt: work.attempt,
+                    job: work.job,
+                    phase: work.phase,
+                };
+                let list = refused.entry(order).or_insert((reason, Vec::new()));
+                list.1.push(handed);
+                continue;
+            }
+            self.load.queued += 1;
+            self.queued_bytes += work.instructions.len();
+            self.managers[usize::from(index)].held += 1;
+            let entry = Entry {
+                job: work.job.clone(),
+                phase: work.phase,
+                state: State::Queued(Box::new((dispatch.pipeline.clone(), work))),
+            };
+            self.held.insert(key, entry);
+            self.queue.push_back(key);
+            self.effects.start += 1;
+        }
+        for (reason, attempts) in refused.into_values() {
+            self.hand_back(index, reason, attempts);
+        }
+    }
+
+    fn refusal(&self, index: u8, work: &DispatchedJob) -> Option<HandBackReason> {
+        // A heartbeat lists all that is held for a manager, and a list is limited.
+        let held = self.managers[usize::from(index)].held;
+        let full = self.load.queued >= QUEUE_MAX
+            || held >= self.profile.limits.batch_jobs_max
+            || self.queued_bytes > 0
+                && self.queued_bytes + work.instructions.len() > QUEUE_BYTES_MAX;
+        if work.job_type != self.profile.job_type {
+            Some(HandBackReason::UnknownJobType)
+        } else if self.state == WorkerState::Draining {
+            Some(HandBackReason::Draining)
+        } else if full {
+            Some(HandBackReason::Full)
+        } else {
+            None
+        }
+    }
+
+    fn receive_ack(&mut self, ack: &Ack, codec: Codec, now: Timestamp) {
+        let Some(index) = self.hear(&ack.head, codec, now) else {
+            return;
+        };
+        let mut known = false;
+        let was_full = self.is_full();
+        for &attempt in &ack.attempts {
+            let key = Key {
+                manager: index,
+                attempt,
+            };
+            if matches!(self.held.get(&key), Some(entry) if matches!(entry.state, State::Done(_))) {
+                known = true;
+                self.forget(key);
+            }
+        }
+        if known && usize::from(ack.route) < self.profile.routes {
+            self.managers[usize::from(index)].route = Some(ack.route);
+        }
+        if was_full && !self.is_full() {
+            self.effects.start += self.load.queued;
+        }
+        self.effects.settled = true;
+    }
+
+    fn receive_recall(&mut self, recall: &Recall, codec: Codec, now: Timestamp) {
+        let Some(index) = self.hear(&recall.head, codec, now) else {
+            return;
+        };
+        let mut attempts = Vec::new();
+        for &attempt in &recall.attempts {
+            let key = Key {
+                manager: index,
+                attempt,
+            };
+            attempts.extend(self.unqueue(key));
+        }
+        self.hand_back(index, HandBackReason::Recalled, attempts);
+    }
+
+    fn receive_cancel(&mut self, cancel: &Cancel, codec: Codec, now: Timestamp) {
+        let Some(index) = self.hear(&cancel.head, codec, now) else {
+            return;
+        };
+        for &attempt in &cancel.attempts {
+            let key = Key {
+                manager: index,
+                attempt,
+            };
+            match self.held.get(&key).map(|entry| &entry.state) {
+                Some(State::Running { .. }) => self.effects.cancel.push(key),
+                Some(State::Queued(_)) => {
+                    let finished = Finished {
+                        outcome: Outcome::Failure {
+                            kind: FailureKind::Cancelled,
+                            error: ErrorReport {
+                                message: "cancelled before it started".to_owned(),
+                                detail: String::new(),
+                            },
+                            retry: false,
+                        },
+                        instructions: Bytes::new(),
+                        started_at: now,
+                    };
+                    self.finish(key, finished, now);
+                }
+                Some(State::Done(_)) | None => {}
+            }
+        }
+    }
+
+    /// Takes a queued attempt out, to hand it back.
+    fn unqueue(&mut self, key: Key) -> Option<HandedBack> {
+        let entry = self.held.get(&key)?;
+        let State::Queued(_) = &entry.state else {
+            return None;
+        };
+        let handed = HandedBack {
+            attempt: key.attempt,
+            job: entry.job.clone(),
+            phase: entry.phase,
+        };
+        self.forget(key);
+        Some(handed)
+    }
+
+    fn hand_back(&mut self, index: u8, reason: HandBackReason, attempts: Vec<HandedBack>) {
+        if attempts.is_empty() {
+            return;
+        }
+        let codec = self.managers[usize::from(index)].codec;
+        let mask = self.routes_to(index);
+        let most = self.profile.limits.batch_jobs_max.max(1);
+        for part in attempts.chunks(most) {
+            for route in bits(mask) {
+                let hand_backs = &mut self.routes[route].hand_backs;
+                // One that is lost shows in the next heartbeat, so dropping the oldest is safe.
+                if hand_backs.len() >= QUEUE_MAX {
+                    hand_backs.pop_front();
+                }
+                let message = HandBack {
+                    worker: self.profile.worker,
+                    reason,
+                    attempts: part.to_vec(),
+                };
+                hand_backs.push_back((codec, message));
+            }
+        }
+        self.effects.send = true;
+        self.effects.settled = true;
+    }
+
+    fn forget(&mut self, key: Key) {
+        let Some(entry) = self.held.remove(&key) else {
+            return;
+        };
+        self.managers[usize::from(key.manager)].held -= 1;
+        match entry.state {
+            State::Queued(work) => {
+                self.load.queued -= 1;
+                self.queued_bytes -= work.1.instructions.len();
+            }
+            State::Running { deadline } => {
+                self.load.running -= 1;
+                if let Some(deadline) = deadline {
+                    self.deadlines.remove(&(deadline, key));
+                }
+            }
+            State::Done(done) => {
+                self.load.done -= 1;
+                self.done_bytes -= result_bytes(&done.result);
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.done_bytes > DONE_BYTES_MAX
+    }
+
+    /// Takes the next attempt to run, unless too many results wait for their acknowledgement.
+    pub(crate) fn start_next(&mut self, now: Timestamp) -> Option<Started> {
+        if self.is_full() {
+            return None;
+        }
+        while let Some(key) = self.queue.pop_front() {
+            let Some(entry) = self.held.get_mut(&key) else {
+                continue;
+            };
+            if !matches!(entry.state, State::Queued(_)) {
+                continue;
+            }
+            let running = State::Running { deadline: None };
+            let State::Queued(queued) = std::mem::replace(&mut entry.state, running) else {
+                continue;
+            };
+            let (pipeline, work) = *queued;
+            self.load.queued -= 1;
+            self.queued_bytes -= work.instructions.len();
+            self.load.running += 1;
+            let dispatched = (work.timeout_ms > 0).then(|| Duration::from_millis(work.timeout_ms));
+            if let Some(timeout) = self.profile.timeout.or(dispatched) {
+                let deadline = now + timeout;
+                entry.state = State::Running {
+                    deadline: Some(deadline),
+                };
+                self.deadlines.insert((deadline, key));
+                self.effects.deadline |= deadline < self.looks_at;
+            }
+            return Some(Started {
+                key,
+                pipeline,
+                work,
+            });
+        }
+        None
+    }
+
+    /// Takes the end of an attempt. One that was already reported (as timed out) or
+    /// handed back is ignored.
+    pub(crate) fn finish(&mut self, key: Key, finished: Finished, now: Timestamp) {
+        self.effects.settled = true;
+        let Some(entry) = self.held.get_mut(&key) else {
+            return;
+        };
+        let result = AttemptResult {
+            attempt: key.attempt,
+            job: entry.job.clone(),
+            phase: entry.phase,
+            started_at: finished.started_at,
+            finished_at: now,
+            outcome: finished.outcome,
+            instructions: finished.instructions,
+        };
+        match &entry.state {
+            State::Queued(work) => {
+                self.load.queued -= 1;
+                self.queued_bytes -= work.1.instructions.len();
+            }
+            State::Running { deadline } => {
+                self.load.running -= 1;
+                if let Some(deadline) = deadline {
+                    self.deadlines.remove(&(*deadline, key));
+                }
+            }
+            State::Done(_) => return,
+        }
+        match result.outcome {
+            Outcome::Success => self.success_count += 1,
+            Outcome::Failure { .. } => self.failed_count += 1,
+        }
+        self.load.done += 1;
+        self.done_bytes += result_bytes(&result);
+        entry.state = State::Done(Box::new(Done {
+            result,
+            queued_on: 0,
+            sent_at: None,
+            sends: 0,
+        }));
+        self.enqueue_result(key);
+    }
+
+    fn routes_to(&self, manager: u8) -> u64 {
+        match self.managers[usize::from(manager)].route {
+            Some(route) => 1 << route,
+            None => (1 << self.profile.routes) - 1,
+        }
+    }
+
+    /// Puts a result into the queue of each route to its manager, if it does not stand there.
+    fn enqueue_result(&mut self, key: Key) {
+        let mask = self.routes_to(key.manager);
+        let Some(Entry {
+            state: State::Done(done),
+            ..
+        }) = self.held.get_mut(&key)
+        else {
+            return;
+        };
+        for route in bits(mask & !done.queued_on) {
+            self.routes[route].results.push_back(key);
+            self.effects.send = true;
+        }
+        done.queued_on |= mask;
+    }
+
+    fn resend_all(&mut self, manager: u8) {
+        let of_manager = |(key, entry): (&Key, &Entry)| {
+            let done = matches!(entry.state, State::Done(_)) && key.manager == manager;
+            done.then_some(*key)
+        };
+        let keys: Vec<Key> = self.held.iter().filter_map(of_manager).collect();
+        for key in keys {
+            self.enqueue_result(key);
+        }
+    }
+
+    /// A route was connected again: what was written to the old connection may be lost.
+    pub(crate) fn reconnected(&mut self, route: usize) {
+        let sent = |(key, entry): (&Key, &Entry)| match &entry.state {
+            State::Done(done) if done.sent_at.is_some() => Some(*key),
+            _ => None,
+        };
+        let keys: Vec<Key> = self.held.iter().filter_map(sent).collect();
+        for key in keys {
+            if self.routes_to(key.manager) & (1 << route) != 0 {
+                self.enqueue_result(key);
+            }
+        }
+    }
+
+    /// Takes the next message for a route.
+    pub(crate) fn take_outgoing(&mut self, route: usize) -> Option<Outgoing> {
+        if let Some((codec, hand_back)) = self.routes[route].hand_backs.pop_front() {
+            return Some(Outgoing {
+                message: hand_back.into(),
+                codec,
+                keys: Vec::new(),
+            });
+        }
+        if let Some(outgoing) = self.take_results(route) {
+            return Some(outgoing);
+        }
+        if std::mem::take(&mut self.routes[route].goodbye) {
+            return Some(Outgoing {
+                message: Goodbye {
+                    worker: self.profile.worker,
+                }
+                .into(),
+                codec: self.codec(),
+                keys: Vec::new(),
+            });
+        }
+        None
+    }
+
+    fn take_results(&mut self, route: usize) -> Option<Outgoing> {
+        let most = BATCH_RESULTS_MAX.min(self.profile.limits.batch_jobs_max);
+        let mut results: Vec<AttemptResult> = Vec::new();
+        let mut keys = Vec::new();
+        let mut codec = None;
+        let (mut payload_bytes, mut report_bytes) = (0, 0);
+        while let Some(&key) = self.routes[route].results.front() {
+            let Some(Entry {
+                state: State::Done(done),
+                ..
+            }) = self.held.get_mut(&key)
+            else {
+                // Acknowledged while it waited.
+                self.routes[route].results.pop_front();
+                continue;
+            };
+            let wanted = self.managers[usize::from(key.manager)].codec;
+            payload_bytes += done.result.instructions.len();
+            report_bytes += report_size(&done.result);
+            let more = results.len() < most
+                && payload_bytes <= BATCH_BYTES_MAX
+                && report_bytes <= BATCH_REPORT_BYTES_MAX
+                && codec.is_none_or(|codec| codec == wanted);
+            if !results.is_empty() && !more {
+                break;
+            }
+            codec = Some(wanted);
+            done.queued_on &= !(1 << route);
+            results.push(done.result.clone());
+            keys.push(key);
+            self.routes[route].results.pop_front();
+        }
+        let codec = codec?;
+        let message = Results {
+            worker: self.profile.worker,
+            route: u16::try_from(route).expect("routes are few"),
+            results,
+        };
+        Some(Outgoing {
+            message: message.into(),
+            codec,
+            keys,
+        })
+    }
+
+    /// A message was handed to the network.
+    pub(crate) fn sent(&mut self, keys: &[Key], now: Timestamp) {
+        for key in keys {
+            if let Some(Entry {
+                state: State::Done(done),
+                ..
+            }) = self.held.get_mut(key)
+            {
+                done.sent_at = Some(now);
+                done.sends = done.sends.saturating_add(1);
+            }
+        }
+    }
+
+    /// Looks for results that wait too long for their acknowledgement.
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        let mut again = Vec::new();
+        let mut given_up = Vec::new();
+        for (key, entry) in &self.held {
+            let State::Done(done) = &entry.state else {
+                continue;
+            };
+            let Some(sent_at) = done.sent_at else {
+                continue;
+            };
+            let doublings = done.sends.saturating_sub(1).min(RESEND_DOUBLINGS_MAX);
+            if now < sent_at + RESEND * (1 << doublings) {
+                continue;
+            }
+            // Behind a device, acknowledgements go to whichever worker the device likes.
+            if self.profile.shared_address && done.sends >= SENDS_MAX_SHARED {
+                given_up.push(*key);
+            } else {
+                again.push(*key);
+            }
+        }
+        for key in again {
+            self.enqueue_result(key);
+        }
+        for key in given_up {
+            self.unacknowledged_count += 1;
+            self.forget(key);
+            self.effects.settled = true;
+        }
+    }
+
+    /// Running attempts whose time is over. The shell stops them and reports their end.
+    pub(crate) fn expired(&mut self, now: Timestamp, looks_again_at: Timestamp) -> Vec<Key> {
+        let mut expired = Vec::new();
+        while let Some(&(deadline, key)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(Entry {
+                state: State::Running { deadline },
+                ..
+            }) = self.held.get_mut(&key)
+            {
+                *deadline = None;
+                expired.push(key);
+            }
+        }
+        self.looks_at = self
+            .deadlines
+            .first()
+            .map_or(looks_again_at, |&(deadline, _)| {
+                deadline.min(looks_again_at)
+            });
+        expired
+    }
+
+    /// When to look at the deadlines next, as the last call of [`expired`](Self::expired) found.
+    pub(crate) fn looks_at(&self) -> Timestamp {
+        self.looks_at
+    }
+
+    /// Takes no more work and hands back what has not started.
+    pub(crate) fn drain(&mut self) {
+        if self.state == WorkerState::Draining {
+            return;
+        }
+        self.state = WorkerState::Draining;
+        self.effects.heartbeat = true;
+        self.effects.settled = true;
+        self.hand_back_all(|state| matches!(state, State::Queued(_)));
+        self.queue.clear();
+    }
+
+    /// The grace period is over: hands back what still runs.
+    pub(crate) fn abandon_running(&mut self) {
+        self.hand_back_all(|state| matches!(state, State::Running { .. }));
+    }
+
+    fn hand_back_all(&mut self, which: fn(&State) -> bool) {
+        let mut lists: BTreeMap<u8, Vec<HandedBack>> = BTreeMap::new();
+        let mut keys = Vec::new();
+        for (key, entry) in self.held.iter().filter(|(_, entry)| which(&entry.state)) {
+            keys.push(*key);
+            lists.entry(key.manager).or_default().push(HandedBack {
+                attempt: key.attempt,
+                job: entry.job.clone(),
+                phase: entry.phase,
+            });
+        }
+        for key in keys {
+            self.forget(key);
+        }
+        for (manager, attempts) in lists {
+            self.hand_back(manager, HandBackReason::Draining, attempts);
+        }
+    }
+
+    /// Says the last word on every route, after all that waits there.
+    pub(crate) fn goodbye(&mut self) {
+        for route in &mut self.routes {
+            route.goodbye = true;
+        }
+        self.effects.send = true;
+    }
+
+    /// What is held, for a heartbeat.
+    pub(crate) fn held(&self) -> Vec<HeldFor> {
+        let mut lists: Vec<HeldFor> = self
+            .managers
+            .iter()
+            .map(|manager| HeldFor {
+                manager: manager.id,
+                epoch: manager.epoch,
+                sequence: manager.sequence,
+                held: Vec::with_capacity(manager.held),
+            })
+            .collect();
+        for (key, entry) in &self.held {
+            lists[usize::from(key.manager)].held.push(Held {
+                attempt: key.attempt,
+                job: entry.job.clone(),
+                phase: entry.phase,
+                state: match entry.state {
+                    State::Queued(_) => HeldState::Queued,
+                    State::Running { .. } => HeldState::Running,
+                    State::Done(_) => HeldState::Done,
+                },
+            });
+        }
+        lists
+    }
+
+    /// How often a heartbeat is due: several times within the shortest patience.
+    pub(crate) fn heartbeat_interval(&self) -> Duration {
+        let patience = self.managers.iter().filter_map(|m| m.timeout).min();
+        patience.map_or(HEARTBEAT, |patience| {
+            (patience / 4).clamp(HEARTBEAT_MIN, HEARTBEAT)
+        })
+    }
+
+    /// The codec for what goes to everyone: JSON as soon as one manager speaks it.
+    pub(crate) fn codec(&self) -> Codec {
+        let json = self.managers.iter().any(|m| m.codec == Codec::Json);
+        if json { Codec::Json } else { Codec::Bincode }
+    }
+}
+
+fn bits(mask: u64) -> impl Iterator<Item = usize> {
+    (0..64).filter(move |bit| mask & (1 << bit) != 0)
+}
+
+fn report_size(result: &AttemptResult) -> usize {
+    match &result.outcome {
+        Outcome::Success => 0,
+        Outcome::Failure { error, .. } => error.message.len() + error.detail.len(),
+    }
+}
+
+fn result_bytes(result: &AttemptResult) -> usize {
+    result.instructions.len() + report_size(result)
+}

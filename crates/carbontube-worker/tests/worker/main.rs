@@ -1,0 +1,1 @@
+//! The worker against a scripted manager, over real sockets.
