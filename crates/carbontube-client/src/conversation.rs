@@ -384,15 +384,14 @@ impl Conversation {
                 Message::Refusal(refusal) => refusal,
                 answer => return Ok(answer),
             };
-            let pause = pauses.take();
-            let late = started.elapsed() + pause >= self.options.timeout;
-            if late || !is_passing(refusal.code) {
+            let pause = pauses.take_before(started, self.options.timeout);
+            let Some(pause) = pause.filter(|_| is_passing(refusal.code)) else {
                 return Err(ClientError::Refusal {
                     what,
                     code: refusal.code,
                     message: refusal.message,
                 });
-            }
+            };
             Timer::after(pause).await;
         }
     }

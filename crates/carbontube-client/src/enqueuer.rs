@@ -180,21 +180,18 @@ pub(crate) async fn deliver(
                 });
             }
         };
-        let pause = pauses.take();
-        let late = started.elapsed() + pause >= conversation.options.timeout;
-        match refusal {
-            Some(refusal) if late || !is_passing(refusal.code) => {
+        let pause = pauses.take_before(started, conversation.options.timeout);
+        match (refusal, pause) {
+            (Some(refusal), pause) if pause.is_none() || !is_passing(refusal.code) => {
                 return Err(ClientError::Refusal {
                     what: WHAT,
                     code: refusal.code,
                     message: refusal.message,
                 });
             }
-            None if late || open.is_empty() => {
-                // Each job has a receipt: those still open have the last rejection.
-                return Ok(receipts.into_iter().flatten().collect());
-            }
-            _ => Timer::after(pause).await,
+            (_, Some(pause)) if !open.is_empty() => Timer::after(pause).await,
+            // Each job has a receipt: those still open have the last rejection.
+            _ => return Ok(receipts.into_iter().flatten().collect()),
         };
     }
 }

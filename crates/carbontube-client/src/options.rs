@@ -1,7 +1,7 @@
 //! What a client may be told about times, sizes and the codec.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use carbontube_protocol::{Codec, Limits};
 
@@ -68,6 +68,13 @@ impl Pauses {
             next: *range.start(),
             longest: *range.end(),
         }
+    }
+
+    /// The next pause, when trying again after it makes sense: an answer needs some time
+    /// as well, and "busy" says more than "not confirmed".
+    pub(crate) fn take_before(&mut self, started: Instant, timeout: Duration) -> Option<Duration> {
+        let pause = self.take();
+        (started.elapsed() + pause < timeout.mul_f64(0.9)).then_some(pause)
     }
 
     /// The next pause: between half and all of what its turn allows, so that clients
