@@ -13,6 +13,8 @@ pub(super) struct Lines<R> {
     chunk: Vec<u8>,
     from: usize,
     line: Vec<u8>,
+    /// Whether the rest of a line that was too long is being read.
+    skipping: bool,
     limit: usize,
 }
 
@@ -30,24 +32,40 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             chunk: Vec::new(),
             from: 0,
             line: Vec::new(),
+            skipping: false,
             limit,
         }
     }
 
     /// The next line; none at the end of the pipe.
+    ///
+    /// A line that is too long comes as soon as it is, and its rest is skipped: it may
+    /// never end.
     pub(super) async fn next(&mut self) -> Option<Line> {
-        let mut cut = false;
         loop {
             let rest = &self.chunk[self.from..];
             let end = rest.iter().position(|&byte| byte == b'\n');
             let part = &rest[..end.unwrap_or(rest.len())];
-            let room = self.limit.saturating_sub(self.line.len());
-            cut |= part.len() > room;
-            self.line.extend_from_slice(&part[..part.len().min(room)]);
-            if let Some(end) = end {
-                self.from += end + 1;
+            let skipping = self.skipping;
+            if !skipping {
+                let room = self.limit.saturating_sub(self.line.len());
+                self.skipping = part.len() > room;
+                self.line.extend_from_slice(&part[..part.len().min(room)]);
+            }
+            let cut = !skipping && self.skipping;
+            match end {
+                Some(end) => {
+                    self.from += end + 1;
+                    self.skipping = false;
+                }
+                None => self.from = self.chunk.len(),
+            }
+            if cut || (end.is_some() && !skipping) {
                 let bytes = std::mem::take(&mut self.line);
                 return Some(Line { bytes, cut });
+            }
+            if end.is_some() {
+                continue;
             }
             self.chunk.resize(CHUNK_BYTES, 0);
             self.from = 0;
@@ -55,7 +73,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             self.chunk.truncate(read);
             if read == 0 {
                 let bytes = std::mem::take(&mut self.line);
-                return (!bytes.is_empty()).then_some(Line { bytes, cut });
+                return (!bytes.is_empty()).then_some(Line { bytes, cut: false });
             }
         }
     }
@@ -77,5 +95,41 @@ pub(super) fn say(job: &JobContext, line: &[u8]) {
     }
     if !text.is_empty() {
         job.log(LogLevel::Info, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::block_on;
+    use futures_lite::io::Cursor;
+
+    fn split(text: &str, limit: usize) -> Vec<(String, bool)> {
+        let mut lines = Lines::new(Cursor::new(text.as_bytes().to_vec()), limit);
+        let mut found = Vec::new();
+        while let Some(line) = block_on(lines.next()) {
+            found.push((String::from_utf8_lossy(&line.bytes).into_owned(), line.cut));
+        }
+        found
+    }
+
+    #[test]
+    fn lines_end_with_the_pipe_and_long_ones_are_cut() {
+        let line = |text: &str, cut| (text.to_owned(), cut);
+        assert_eq!(split("", 4), []);
+        assert_eq!(
+            split("a\n\nb", 4),
+            [line("a", false), line("", false), line("b", false)]
+        );
+        assert_eq!(split("abcd\n", 4), [line("abcd", false)]);
+        assert_eq!(
+            split("abcdefg\nx\n", 4),
+            [line("abcd", true), line("x", false)]
+        );
+        let long = "y".repeat(3 * CHUNK_BYTES);
+        assert_eq!(
+            split(&format!("{long}\nz"), 4),
+            [line("yyyy", true), line("z", false)]
+        );
     }
 }

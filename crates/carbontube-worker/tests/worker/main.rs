@@ -1,1 +1,8 @@
 //! The worker against a scripted manager, over real sockets.
+
+mod blocking;
+mod command;
+mod drain;
+mod resend;
+mod run;
+mod scripted;
