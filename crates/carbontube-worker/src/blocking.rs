@@ -36,11 +36,10 @@ fn run(shared: &Shared, phase: &dyn ErasedBlocking) {
                 None => return,
             },
         };
-        let started_at = shared.clock.now();
         let ended = caught(&run.context, || {
             phase.execute(&run.context, &run.instructions)
         })
         .and_then(|ended| ended);
-        last = Some((run.key, shared.finished(&run, ended, started_at)));
+        last = Some((run.key, shared.finished(&run, ended)));
     }
 }

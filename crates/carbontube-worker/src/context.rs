@@ -37,6 +37,7 @@ pub(crate) struct About {
     pub(crate) phase: u16,
     pub(crate) pipeline: PipelineName,
     pub(crate) traceparent: Option<String>,
+    pub(crate) started_at: Timestamp,
 }
 
 /// Where its words go.
@@ -227,6 +228,10 @@ impl JobContext {
                 .unwrap_or(0);
             tail.drain(..from);
         }
+    }
+
+    pub(crate) fn started_at(&self) -> Timestamp {
+        self.inner.about.started_at
     }
 
     pub(crate) fn now(&self) -> Timestamp {

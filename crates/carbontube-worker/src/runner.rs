@@ -24,9 +24,8 @@ pub(crate) async fn run(shared: Arc<Shared>, phase: AnyPhase) {
                 None => return,
             },
         };
-        let started_at = shared.clock.now();
         let ended = execute(&phase, &run.context, &run.instructions).await;
-        last = Some((run.key, shared.finished(&run, ended, started_at)));
+        last = Some((run.key, shared.finished(&run, ended)));
         in_a_row += 1;
         if in_a_row == IN_A_ROW_MAX {
             in_a_row = 0;
@@ -43,7 +42,7 @@ async fn execute(phase: &AnyPhase, job: &JobContext, instructions: &bytes::Bytes
                 Caught::new(job, begun).await
             };
             // The phase is polled first: one that never waits costs no listener.
-            let stopped = async { Err(stopped_failure(job.stopped().await)) };
+            let stopped = async { Err(stopped_failure(job, job.stopped().await)) };
             future::or(work, stopped).await
         }
         // A command is not dropped but told: its processes must end before its slot is free.

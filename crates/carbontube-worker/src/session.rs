@@ -27,6 +27,8 @@ mod tests;
 const MANAGERS_MAX: usize = 32;
 /// Attempts waiting for a slot, of all managers together.
 const QUEUE_MAX: usize = 8192;
+/// Attempts held in all, whatever their state: a heartbeat lists them in a bounded body.
+const HELD_MAX: usize = 16_384;
 /// Bytes of instructions waiting for a slot.
 const QUEUE_BYTES_MAX: usize = 256 << 20;
 /// Bytes of results kept; beyond it no new attempt starts.
@@ -367,6 +369,7 @@ impl Session {
         // A heartbeat lists all that is held for a manager, and a list is limited.
         let held = self.managers[usize::from(index)].held;
         let full = self.load.queued >= QUEUE_MAX
+            || self.held.len() >= HELD_MAX
             || held >= self.profile.limits.batch_jobs_max
             || self.queued_bytes > 0
                 && self.queued_bytes + work.instructions.len() > QUEUE_BYTES_MAX;

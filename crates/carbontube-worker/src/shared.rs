@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_io::Timer;
 use bytes::Bytes;
-use carbontube_protocol::message::{ErrorReport, Outcome};
-use carbontube_protocol::{Limits, merge_instructions};
+use carbontube_protocol::message::{ErrorReport, FailureKind, Outcome};
+use carbontube_protocol::{Limits, Timestamp, merge_instructions};
 use event_listener::{Event, EventListener};
 use futures_lite::future;
 
@@ -148,6 +148,7 @@ impl Shared {
                     phase: started.work.phase,
                     pipeline: started.pipeline,
                     traceparent: started.work.traceparent,
+                    started_at: now,
                 };
                 let context = JobContext::new(about, self.output.clone());
                 state.running.insert(started.key, context.clone());
@@ -178,18 +179,13 @@ impl Shared {
     }
 
     /// Turns what a phase returned into what is reported.
-    pub(crate) fn finished(
-        &self,
-        run: &Run,
-        ended: Ended,
-        started_at: carbontube_protocol::Timestamp,
-    ) -> Finished {
+    pub(crate) fn finished(&self, run: &Run, ended: Ended) -> Finished {
         let merged = ended.and_then(|output| match output {
             None => Ok(Bytes::new()),
             Some(output) => {
                 merge_instructions(&run.instructions, &output, &self.limits).map_err(|error| {
                     let message = format!("the phase's output cannot be merged: {error}");
-                    Failure::new(carbontube_protocol::message::FailureKind::Output, message)
+                    Failure::new(FailureKind::Output, message)
                 })
             }
         });
@@ -200,7 +196,7 @@ impl Shared {
         Finished {
             outcome,
             instructions,
-            started_at,
+            started_at: run.context.started_at(),
         }
     }
 
@@ -225,7 +221,7 @@ impl Shared {
     }
 
     /// Stops the attempts whose time is over; tells when to look again.
-    pub(crate) fn expire(&self) -> carbontube_protocol::Timestamp {
+    pub(crate) fn expire(&self) -> Timestamp {
         let now = self.clock.now();
         let (expired, looks_at) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -241,11 +237,11 @@ impl Shared {
     fn stop(&self, key: Key, context: &JobContext, why: Stop) {
         context.stop(why);
         if self.reports_early {
-            let failure = self.failure(context, stopped_failure(why));
+            let failure = self.failure(context, stopped_failure(context, why));
             let finished = Finished {
                 outcome: failure,
                 instructions: Bytes::new(),
-                started_at: self.clock.now(),
+                started_at: context.started_at(),
             };
             let now = self.clock.now();
             self.with(|session| session.finish(key, finished, now));
@@ -334,10 +330,13 @@ fn contexts(running: &BTreeMap<Key, JobContext>, keys: &[Key]) -> Vec<(Key, JobC
 }
 
 /// What is reported of an attempt that was stopped.
-pub(crate) fn stopped_failure(why: Stop) -> Failure {
-    use carbontube_protocol::message::FailureKind;
+pub(crate) fn stopped_failure(context: &JobContext, why: Stop) -> Failure {
     match why {
-        Stop::TimedOut => Failure::new(FailureKind::Timeout, "the attempt took too long"),
+        Stop::TimedOut => {
+            let seconds = context.now().since(context.started_at()).as_secs_f64();
+            let message = format!("timed out after {seconds:.1} s");
+            Failure::new(FailureKind::Timeout, message)
+        }
         Stop::Cancelled => Failure::new(FailureKind::Cancelled, "cancelled").fatal(),
         Stop::GraceOver | Stop::Now => {
             Failure::new(FailureKind::Error, "the worker ended before the phase did")

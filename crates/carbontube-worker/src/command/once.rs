@@ -112,6 +112,10 @@ pub(super) async fn execute(
     for task in [Some(writes), pipes.0, pipes.1].into_iter().flatten() {
         task.cancel().await;
     }
+    if overs.try_recv().is_ok() && matches!(happened, Happened::Exited(_)) {
+        // The process ended before this was noticed; an earlier line is not its result.
+        return Err(over_limit(&options.limits));
+    }
     let last_line = std::mem::take(&mut *last_line.lock().unwrap_or_else(PoisonError::into_inner));
     match happened {
         Happened::Exited(Ok(status)) if status.success() => output(&last_line, &options.limits),
@@ -120,7 +124,7 @@ pub(super) async fn execute(
             let message = format!("cannot learn how the command ended: {error}");
             Err(Failure::new(FailureKind::Error, message))
         }
-        Happened::Stopped(why) => Err(stopped_failure(why)),
+        Happened::Stopped(why) => Err(stopped_failure(job, why)),
         Happened::OverLimit => Err(over_limit(&options.limits)),
     }
 }

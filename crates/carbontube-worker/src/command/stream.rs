@@ -137,7 +137,7 @@ impl Process {
             Happened::Answered(None) => (Err(self.died().await), false),
             Happened::Stopped(why) => {
                 self.running.terminate(job).await;
-                (Err(stopped_failure(why)), false)
+                (Err(stopped_failure(job, why)), false)
             }
         }
     }
