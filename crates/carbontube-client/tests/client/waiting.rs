@@ -20,7 +20,7 @@ fn a_job_comes_with_its_result() {
         let id = JobId::generate();
         let script = async {
             let (peer, wait) = manager.next_wait().await;
-            assert_eq!(wait.ids, [id.clone()]);
+            assert_eq!(wait.ids, std::slice::from_ref(&id));
             manager.end(&peer, wait.request, &wait.ids);
         };
         let pipeline = pipeline();
