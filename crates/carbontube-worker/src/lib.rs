@@ -6,6 +6,49 @@
 //!
 //! What the worker decides stands in `session`, which is pure: no I/O, no clock, no
 //! tasks. Everything else is the shell around it.
+//!
+//! # Examples
+//! ```no_run
+//! use carbontube_worker::{AnyPhase, JobContext, LogLevel, Phase, PhaseError, Worker, WorkerOptions};
+//! use serde::{Deserialize, Serialize};
+//!
+//! struct Fingerprint;
+//!
+//! #[derive(Deserialize)]
+//! struct Instructions {
+//!     path: String,
+//! }
+//!
+//! #[derive(Serialize)]
+//! struct Output {
+//!     bytes: u64,
+//! }
+//!
+//! impl Phase for Fingerprint {
+//!     type Instructions = Instructions;
+//!     type Output = Output;
+//!
+//!     async fn execute(&self, job: &JobContext, given: Instructions) -> Result<Output, PhaseError> {
+//!         job.log(LogLevel::Info, format!("reading {}", given.path));
+//!         let metadata = async_std::fs::metadata(&given.path).await?;
+//!         if !metadata.is_file() {
+//!             return Err(PhaseError::fatal(format!("{} is no file", given.path)));
+//!         }
+//!         Ok(Output { bytes: metadata.len() })
+//!     }
+//! }
+//!
+//! async fn work() -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut options = WorkerOptions::new("fingerprint".parse()?);
+//!     options.slots = 4;
+//!     options.push_connect = vec!["tcp://127.0.0.1:5050".parse()?];
+//!     options.pub_connect = vec!["tcp://127.0.0.1:6000".parse()?];
+//!     let worker = Worker::start(options, AnyPhase::from_async(Fingerprint)).await?;
+//!     worker.run().await;
+//!     Ok(())
+//! }
+//! # fn main() { async_std::task::block_on(work()).unwrap(); }
+//! ```
 
 mod blocking;
 mod clock;

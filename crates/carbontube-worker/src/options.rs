@@ -25,7 +25,8 @@ pub struct WorkerOptions {
     /// Where events go: the managers' sub addresses, or a device's.
     pub pub_connect: Vec<Address>,
     /// The address to tell managers, when they reach this worker by another one than
-    /// it sees itself.
+    /// it sees itself. Needed when every pull endpoint is dialled: it is then the
+    /// address where the device takes work in.
     pub advertise: Option<Address>,
     /// How long an attempt may run; overrides what the manager says.
     pub timeout: Option<Duration>,
@@ -79,6 +80,11 @@ pub enum StartError {
     /// Nothing says where attempts come from.
     #[error("a worker needs an address to receive attempts on")]
     NoPull,
+    /// The worker listens nowhere itself, and managers cannot know the device's address.
+    #[error(
+        "a worker that only dials a device for its attempts must be told which address of the device to advertise"
+    )]
+    NoAdvertise,
     /// A socket could not be opened.
     #[error("cannot open the socket for {what}")]
     Socket {

@@ -309,16 +309,12 @@ fn check(options: &WorkerOptions) -> Result<(), StartError> {
 
 fn identity(options: &WorkerOptions, pull: &Pull) -> Result<Identity, StartError> {
     let bound = pull.local_addresses();
-    let dialled = options.pull.iter().find_map(|endpoint| match endpoint {
-        Endpoint::Connect(address) => Some(address.clone()),
-        Endpoint::Bind(_) => None,
-    });
     let shared_address = bound.is_empty();
     let seen = bound
         .first()
         .map(|bound| reach::announced(bound, options.push_connect.first()))
-        .or(dialled)
-        .ok_or(StartError::NoPull)?;
+        .or_else(|| options.advertise.clone())
+        .ok_or(StartError::NoAdvertise)?;
     let address = options.advertise.clone().unwrap_or(seen);
     address
         .check_connectable()

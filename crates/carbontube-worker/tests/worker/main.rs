@@ -2,6 +2,7 @@
 
 mod blocking;
 mod command;
+mod device;
 mod drain;
 mod resend;
 mod run;
