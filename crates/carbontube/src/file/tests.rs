@@ -1,0 +1,119 @@
+//! Pipeline files, good and bad.
+
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+fn parse(text: &str) -> Result<PipelineFile, FileError> {
+    PipelineFile::parse("p.toml", text, Path::new("/pipelines"))
+}
+
+const PHASE: &str = "[phase.encode-video]\ncommand = [\"true\"]\n";
+
+fn check(text: &str, expected: Expect) {
+    let error = parse(text).expect_err("the file is wrong");
+    let mut found = error.to_string();
+    if let Some(hint) = &error.hint {
+        found.push_str("\nhint: ");
+        found.push_str(hint);
+    }
+    expected.assert_eq(&found);
+}
+
+#[test]
+fn good_file_is_read_whole() {
+    let file = parse(
+        r#"
+        [[pipeline]]
+        name = "videos"
+        phases = ["encode-video", "split-video"]
+        storage = "sled:journal"
+
+        [phase.encode-video]
+        command = ["python3", "encode.py"]
+        mode = "stream"
+        concurrency = 4
+        timeout = "10m"
+        attempts = 5
+        backoff = "2s..5m"
+        env = { QUALITY = "high" }
+
+        [phase.split-video]
+        command = ["./split"]
+        backoff = "3s"
+        "#,
+    )
+    .expect("the file is right");
+    let videos = &file.pipelines[0];
+    assert_eq!(videos.storage.as_deref(), Some("sled:/pipelines/journal"));
+    let [encode, split] = videos.definition.phases() else {
+        panic!("two phases")
+    };
+    assert_eq!(encode.attempts, 5);
+    assert_eq!(encode.timeout, Some(Duration::from_secs(600)));
+    assert_eq!(encode.backoff.first, Duration::from_secs(2));
+    assert_eq!(encode.backoff.longest, Duration::from_secs(300));
+    assert_eq!(split.attempts, 3);
+    assert_eq!(split.backoff.longest, Duration::from_secs(3));
+    let phase = file
+        .phases
+        .iter()
+        .find(|phase| phase.definition.job_type.as_str() == "encode-video")
+        .expect("the phase is there");
+    assert_eq!(phase.concurrency, Some(4));
+    assert_eq!(phase.env, [("QUALITY".to_owned(), "high".to_owned())]);
+    assert_eq!(phase.dir, Path::new("/pipelines"));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest() {
+    check(
+        "[[pipeline]]\nname = \"v\"\nphasse = []\n",
+        expect![[]],
+    );
+    check("[phase.a]\ncomand = [\"x\"]\n", expect![[]]);
+    check("[pipelines]\n", expect![[]]);
+}
+
+#[test]
+fn unknown_phases_are_refused_with_the_nearest() {
+    check(
+        &format!("[[pipeline]]\nname = \"v\"\nphases = [\"encode-vide\"]\n{PHASE}"),
+        expect![[]],
+    );
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_refused() {
+    check("pipeline = 3", expect![[]]);
+    check("", expect![[]]);
+    check("[phase.a]\ncommand = \"x\"\n", expect![[]]);
+    check("[phase.a]\ncommand = []\n", expect![[]]);
+    check(
+        "[phase.a]\ncommand = [\"x\"]\nattempts = 0\n",
+        expect![[]],
+    );
+    check(
+        "[phase.a]\ncommand = [\"x\"]\ntimeout = 10\n",
+        expect![[]],
+    );
+    check(
+        "[phase.a]\ncommand = [\"x\"]\ntimeout = \"10 minutes\"\n",
+        expect![[]],
+    );
+    check(
+        "[phase.a]\ncommand = [\"x\"]\nbackoff = \"5m..1s\"\n",
+        expect![[]],
+    );
+    check(
+        "[phase.a]\ncommand = [\"x\"]\nmode = \"steam\"\n",
+        expect![[]],
+    );
+    check("[phase.a]\ncommand = [\"x\"\n", expect![[]]);
+    check(
+        &format!("[[pipeline]]\nname = \"v\"\nphases = [\"encode-video\"]\nstorage = \"mysql:x\"\n{PHASE}"),
+        expect![[]],
+    );
+}
