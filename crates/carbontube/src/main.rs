@@ -1,2 +1,7 @@
 //! The `carbontube` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    carbontube::run_files()
+}
