@@ -70,7 +70,11 @@ impl CommandPhase {
         AnyPhase(Erased::Command(Arc::new(self)))
     }
 
-    pub(crate) fn check(&self) -> Result<(), StartError> {
+    /// Checks that the program and its folder are there, as starting a worker does.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is missing.
+    pub fn check(&self) -> Result<(), StartError> {
         check::check(&self.options)
     }
 

@@ -90,13 +90,21 @@ impl Catalogue {
         for pipeline in pipelines {
             let (pipeline, phases) = pipeline.into_entries()?;
             let name = pipeline.definition.name();
-            if catalogue.pipelines.iter().any(|p| p.definition.name() == name) {
+            if catalogue
+                .pipelines
+                .iter()
+                .any(|p| p.definition.name() == name)
+            {
                 let message = format!("this program has pipeline {name} twice");
                 return Err(Failure::new(Exit::Definition, message));
             }
             for phase in phases {
                 let job_type = &phase.definition.job_type;
-                if catalogue.phases.iter().any(|p| &p.definition.job_type == job_type) {
+                if catalogue
+                    .phases
+                    .iter()
+                    .any(|p| &p.definition.job_type == job_type)
+                {
                     return Err(Failure::new(
                         Exit::Definition,
                         format!("this program has phase {job_type} in two pipelines"),

@@ -28,7 +28,8 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// Every code with what it means, for `--help` and a test of the documentation.
+    /// Every code with what it means, as `--help` and the documentation must have them.
+    #[cfg(test)]
     pub(crate) const ALL: [(Exit, &'static str); 10] = [
         (Exit::Success, "done"),
         (Exit::Failure, "failed in another way"),

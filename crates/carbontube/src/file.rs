@@ -249,7 +249,11 @@ impl Reader<'_> {
         })
     }
 
-    fn phase(&self, name: &Spanned<std::borrow::Cow<'_, str>>, value: &Value<'_>) -> Read<FilePhase> {
+    fn phase(
+        &self,
+        name: &Spanned<std::borrow::Cow<'_, str>>,
+        value: &Value<'_>,
+    ) -> Read<FilePhase> {
         let job_type = JobType::new(name.get_ref())
             .map_err(|error| self.fault(name.span(), error.to_string()))?;
         let table = self.table(value, "phase", "[phase.NAME] tables")?;

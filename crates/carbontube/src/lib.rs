@@ -54,9 +54,7 @@ pub use pipeline::Pipeline;
 /// What a program with phases needs.
 pub mod prelude {
     pub use carbontube_client::{ClientOptions, NewJob, PipelineClient};
-    pub use carbontube_worker::{
-        AnyPhase, BlockingPhase, JobContext, LogLevel, Phase, PhaseError,
-    };
+    pub use carbontube_worker::{AnyPhase, BlockingPhase, JobContext, LogLevel, Phase, PhaseError};
 
     pub use crate::Pipeline;
 }

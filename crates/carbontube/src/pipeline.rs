@@ -141,8 +141,8 @@ impl Pipeline {
             });
         }
         let definitions = entries.iter().map(|entry| entry.definition.clone());
-        let definition = PipelineDefinition::new(name, definitions.collect())
-            .map_err(|error| fault(&error))?;
+        let definition =
+            PipelineDefinition::new(name, definitions.collect()).map_err(|error| fault(&error))?;
         let entry = PipelineEntry {
             definition,
             storage: self.storage.clone(),

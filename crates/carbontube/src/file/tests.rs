@@ -69,10 +69,7 @@ fn good_file_is_read_whole() {
 
 #[test]
 fn unknown_keys_are_refused_with_the_nearest() {
-    check(
-        "[[pipeline]]\nname = \"v\"\nphasse = []\n",
-        expect![[]],
-    );
+    check("[[pipeline]]\nname = \"v\"\nphasse = []\n", expect![[]]);
     check("[phase.a]\ncomand = [\"x\"]\n", expect![[]]);
     check("[pipelines]\n", expect![[]]);
 }
@@ -91,14 +88,8 @@ fn values_of_the_wrong_kind_are_refused() {
     check("", expect![[]]);
     check("[phase.a]\ncommand = \"x\"\n", expect![[]]);
     check("[phase.a]\ncommand = []\n", expect![[]]);
-    check(
-        "[phase.a]\ncommand = [\"x\"]\nattempts = 0\n",
-        expect![[]],
-    );
-    check(
-        "[phase.a]\ncommand = [\"x\"]\ntimeout = 10\n",
-        expect![[]],
-    );
+    check("[phase.a]\ncommand = [\"x\"]\nattempts = 0\n", expect![[]]);
+    check("[phase.a]\ncommand = [\"x\"]\ntimeout = 10\n", expect![[]]);
     check(
         "[phase.a]\ncommand = [\"x\"]\ntimeout = \"10 minutes\"\n",
         expect![[]],
@@ -113,7 +104,9 @@ fn values_of_the_wrong_kind_are_refused() {
     );
     check("[phase.a]\ncommand = [\"x\"\n", expect![[]]);
     check(
-        &format!("[[pipeline]]\nname = \"v\"\nphases = [\"encode-video\"]\nstorage = \"mysql:x\"\n{PHASE}"),
+        &format!(
+            "[[pipeline]]\nname = \"v\"\nphases = [\"encode-video\"]\nstorage = \"mysql:x\"\n{PHASE}"
+        ),
         expect![[]],
     );
 }

@@ -1,0 +1,190 @@
+//! `tail`: logs and events as they happen.
+
+use carbontube_client::{EventStream, JobId, JobType, Notice};
+use carbontube_protocol::message::{Event, EventKind, LogLevel};
+use carbontube_protocol::{Address, Host, Limits};
+use futures_lite::future;
+use serde_json::json;
+
+use super::admin::{connect, job_type, name_of};
+use super::arguments::TailArguments;
+use super::enqueue::job_id;
+use super::style::harmless;
+use super::{Style, block_on, client_failure, print, print_json};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome, suggestion};
+
+const KINDS: [&str; 5] = ["job", "worker", "log", "progress", "manager"];
+
+/// What of the events is wanted.
+struct Wanted {
+    kinds: Vec<String>,
+    job: Option<JobId>,
+    phase: Option<JobType>,
+}
+
+impl Wanted {
+    fn takes(&self, kind: &EventKind) -> bool {
+        let (job, phase) = match kind {
+            EventKind::Job { job, job_type, .. } => (Some(job), Some(job_type)),
+            EventKind::Worker { job_type, .. } => (None, Some(job_type)),
+            EventKind::Log { job_type, line, .. } => (Some(&line.job), Some(job_type)),
+            EventKind::Progress { job_type, item, .. } => (Some(&item.job), Some(job_type)),
+            EventKind::Manager { .. } => (None, None),
+        };
+        (self.kinds.is_empty() || self.kinds.iter().any(|k| k == kind.topic()))
+            && (self.job.is_none() || self.job.as_ref() == job)
+            && (self.phase.is_none() || self.phase.as_ref() == phase)
+    }
+}
+
+pub(crate) fn tail(arguments: TailArguments) -> Outcome<Exit> {
+    for kind in &arguments.only {
+        if !KINDS.contains(&kind.as_str()) {
+            return Err(Failure::usage(format!("--only: there is no kind {kind:?}"))
+                .hint(suggestion(kind, "an event", KINDS)));
+        }
+    }
+    let wanted = Wanted {
+        kinds: arguments.only,
+        job: arguments.job.as_deref().map(job_id).transpose()?,
+        phase: arguments.phase.as_deref().map(job_type).transpose()?,
+    };
+    block_on(async {
+        let addresses = if arguments.sub_connect.is_empty() {
+            ask_for_pub(&arguments.api, arguments.timeout).await?
+        } else {
+            arguments.sub_connect
+        };
+        let mut stream = EventStream::subscribe(&addresses, [""], Limits::default())
+            .await
+            .map_err(|error| client_failure(&error))?;
+        let style = Style::stdout();
+        loop {
+            match stream
+                .next()
+                .await
+                .map_err(|error| client_failure(&error))?
+            {
+                Notice::Gap { topic, missed } => {
+                    eprintln!(
+                        "{} {missed} messages of {topic} were missed",
+                        style.odd("note:")
+                    );
+                }
+                Notice::Events { topic, events } => {
+                    if events.dropped > 0 {
+                        let dropped = events.dropped;
+                        eprintln!(
+                            "{} {dropped} events of {topic} were left out",
+                            style.odd("note:")
+                        );
+                    }
+                    for event in events.events.iter().filter(|e| wanted.takes(&e.kind)) {
+                        if arguments.json {
+                            let pipeline = &events.pipeline;
+                            print_json(&json!({ "pipeline": pipeline, "event": event }))?;
+                        } else {
+                            print(&(line(event, &style) + "\n"))?;
+                        }
+                    }
+                }
+            }
+            // Lets a signal's thread and others have their turn in a flood.
+            future::yield_now().await;
+        }
+    })
+}
+
+/// The manager's pub addresses; one that listens on every interface is reached by the
+/// host of its api.
+async fn ask_for_pub(
+    api: &[Address],
+    timeout: Option<std::time::Duration>,
+) -> Outcome<Vec<Address>> {
+    let client = connect(api, timeout).await?;
+    let info = client
+        .info()
+        .await
+        .map_err(|error| client_failure(&error))?;
+    let asked = match api.first() {
+        Some(Address::Tcp { host, .. }) => host.clone(),
+        _ => Host::Name("127.0.0.1".to_owned()),
+    };
+    Ok(info
+        .publish
+        .into_iter()
+        .map(|address| match address {
+            Address::Tcp { host, port }
+                if host == Host::Any || host == Host::Name("0.0.0.0".to_owned()) =>
+            {
+                Address::Tcp {
+                    host: asked.clone(),
+                    port,
+                }
+            }
+            other => other,
+        })
+        .collect())
+}
+
+fn line(event: &Event, style: &Style) -> String {
+    let time = style.faint(clock(event.at.as_micros()));
+    let text = match &event.kind {
+        EventKind::Job {
+            job,
+            state,
+            job_type,
+            error,
+            ..
+        } => {
+            let error = error.as_deref().map(harmless).unwrap_or_default();
+            let separator = if error.is_empty() { "" } else { ": " };
+            format!("{job_type} {job} {state}{separator}{error}")
+        }
+        EventKind::Worker {
+            worker,
+            job_type,
+            status,
+            host,
+            slots,
+        } => format!(
+            "{job_type} worker {} on {} {} ({slots} slots)",
+            worker.short(),
+            harmless(host),
+            name_of(status)
+        ),
+        EventKind::Log { job_type, line, .. } => {
+            let text = harmless(&line.text);
+            let text = match line.level {
+                LogLevel::Error => style.bad(text),
+                LogLevel::Warn => style.odd(text),
+                LogLevel::Info => text,
+                LogLevel::Debug => style.faint(text),
+            };
+            format!("{job_type} {} | {text}", line.job)
+        }
+        EventKind::Progress { job_type, item, .. } => format!(
+            "{job_type} {} {:.0} % {}",
+            item.job,
+            item.fraction * 100.0,
+            harmless(&item.text)
+        ),
+        EventKind::Manager { state, reason } => {
+            format!("manager {}: {}", name_of(state), harmless(reason))
+        }
+    };
+    format!("{time} {text}")
+}
+
+/// The time of the day in UTC.
+fn clock(micros: u64) -> String {
+    let seconds = micros / 1_000_000;
+    format!(
+        "{:02}:{:02}:{:02}.{:03}",
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+        micros / 1000 % 1000
+    )
+}

@@ -1,0 +1,97 @@
+//! What the command line answers, as people see it.
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+fn complaint(arguments: &[&str]) -> String {
+    let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+    match parse("carbontube", arguments, false) {
+        Ok(_) => panic!("it is taken"),
+        Err(failure) => failure.render(&Style::PLAIN),
+    }
+}
+
+fn check(arguments: &[&str], expected: Expect) {
+    expected.assert_eq(&complaint(arguments));
+}
+
+fn help(arguments: &[&str], own: bool) -> String {
+    let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+    match parse("carbontube", arguments, own) {
+        Ok(Parsed::Help(text)) => text,
+        Ok(Parsed::Command(command)) => panic!("no help: {command:?}"),
+        Err(failure) => panic!("no help: {failure}"),
+    }
+}
+
+#[test]
+fn mistakes_are_named_with_a_way_out() {
+    check(&["pipelin"], expect![[]]);
+    check(&["phase", "f.toml", "p", "--concurency=4"], expect![[]]);
+    check(&["phase", "f.toml"], expect![[]]);
+    check(&["phase", "f.toml", "p", "--concurrency=x"], expect![[]]);
+    check(&["phase", "f.toml", "p", "--concurrency"], expect![[]]);
+    check(&["phase", "f.toml", "p", "extra"], expect![[]]);
+    check(
+        &["phase", "f.toml", "p", "--push-connect=http://h:1"],
+        expect![[]],
+    );
+    check(
+        &["phase", "f.toml", "p", "--push-connect=tcp://*:1"],
+        expect![[]],
+    );
+    check(&["phase", "f.toml", "p", "--timeout=soon"], expect![[]]);
+    check(&["enqueue", "127.0.0.1:5050", "p"], expect![[]]);
+    check(&["enqueue", "--wait=1"], expect![[]]);
+}
+
+#[test]
+fn help_lists_every_exit_code() {
+    let text = help(&[], false);
+    for (exit, meaning) in Exit::ALL {
+        let line = format!("  {:<5}{meaning}", exit.code());
+        assert!(text.contains(&line), "no {line:?} in {text}");
+    }
+}
+
+#[test]
+fn programs_of_ones_own_take_no_file() {
+    assert!(help(&["phase", "--help"], false).contains("<file>"));
+    let text = help(&["phase", "--help"], true);
+    assert!(!text.contains("file "), "{text}");
+    let arguments = ["phase", "encode-video", "--concurrency=4"];
+    let parsed = parse(
+        "tinas-pipeline",
+        arguments.iter().map(|a| (*a).to_owned()).collect(),
+        true,
+    );
+    match parsed {
+        Ok(Parsed::Command(command)) => match *command {
+            Command::Phase(phase) => assert_eq!(phase.job_type, "encode-video"),
+            other => panic!("{other:?}"),
+        },
+        _ => panic!("no command"),
+    }
+}
+
+#[test]
+fn command_lines_of_the_original_are_taken() {
+    for line in [
+        "phase tinas-pipeline.toml encode-video --concurrency=4 --pull-bind=tcp://127.0.0.1:3000 --push-connect=tcp://127.0.0.1:5050 --pub-connect=tcp://127.0.0.1:6000",
+        "pipeline tinas-pipeline.toml video-encoder-pipeline --pull-bind=tcp://127.0.0.1:5050 --sub-bind=tcp://127.0.0.1:6000",
+        "enqueue tcp://127.0.0.1:5050 video-encoder-pipeline {}",
+        "streamer --pull=tcp://0.0.0.0:4000 --push=tcp://0.0.0.0:4001 --pull-hwm=64 --push-hwm=64",
+        "forwarder --subscriber=tcp://*:7000 --publisher=tcp://*:7001 --subscriber-hwm=64 --publisher-hwm=64",
+        "version --json",
+    ] {
+        let arguments = line.split(' ').map(str::to_owned).collect();
+        assert!(
+            matches!(
+                parse("carbontube", arguments, false),
+                Ok(Parsed::Command(_))
+            ),
+            "{line}"
+        );
+    }
+}
