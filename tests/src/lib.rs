@@ -1,12 +1,13 @@
 //! Shared parts of the multi-process tests: starting `carbontube` processes, waiting
 //! for them with a deadline, and ending them whatever happens.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use rustix::process::Signal;
@@ -71,12 +72,41 @@ pub fn wait_until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The process groups that live, for [`kill_all`].
+static GROUPS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Kills (SIGKILL) every process that was started here and all that those started: for
+/// a program that is told to end where no destructor runs.
+pub fn kill_all() {
+    let groups = GROUPS.lock().unwrap_or_else(|broken| broken.into_inner());
+    for id in groups.iter() {
+        kill_group(*id);
+    }
+}
+
+fn kill_group(id: u32) {
+    let id = i32::try_from(id).expect("a process id is positive");
+    if let Some(id) = rustix::process::Pid::from_raw(id) {
+        let _ = rustix::process::kill_process_group(id, Signal::KILL);
+    }
+}
+
+fn note_group(id: u32, lives: bool) {
+    let mut groups = GROUPS.lock().unwrap_or_else(|broken| broken.into_inner());
+    if lives {
+        groups.insert(id);
+    } else {
+        groups.remove(&id);
+    }
+}
+
 /// A running process. It and all it started are killed (SIGKILL) when this is dropped.
 pub struct Process {
     child: Child,
     name: String,
     log: PathBuf,
     ready: Value,
+    kept: bool,
 }
 
 /// What a finished process left.
@@ -192,12 +222,14 @@ impl Process {
             .stdout(file.try_clone().expect("a second handle of a file"))
             .stderr(file);
         let child = command.spawn().expect("the program can be started");
+        note_group(child.id(), true);
         let name = format!("{command:?}");
         let mut process = Process {
             child,
             name,
             log,
             ready: Value::Null,
+            kept: false,
         };
         process.ready = wait_until("ready file", || {
             if let Some(status) = process.child.try_wait().expect("a child can be waited for") {
@@ -249,6 +281,13 @@ impl Process {
     pub fn kill(&mut self) {
         self.kill_group();
         self.child.wait().expect("a child can be waited for");
+        note_group(self.child.id(), false);
+    }
+
+    /// Lets it live on after this is dropped.
+    pub fn keep(mut self) {
+        note_group(self.child.id(), false);
+        self.kept = true;
     }
 
     /// Waits for its end, at most for [`DEADLINE`].
@@ -270,20 +309,21 @@ impl Process {
     }
 
     fn kill_group(&self) {
-        let id = i32::try_from(self.child.id()).expect("a process id is positive");
-        if let Some(id) = rustix::process::Pid::from_raw(id) {
-            let _ = rustix::process::kill_process_group(id, Signal::KILL);
-        }
+        kill_group(self.child.id());
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         // After the process was waited for its number may belong to somebody else.
         if self.is_running() {
             self.kill_group();
             let _ = self.child.wait();
         }
+        note_group(self.child.id(), false);
         if std::thread::panicking() {
             eprintln!("--- {}\n{}", self.name, self.log());
         }

@@ -1,0 +1,244 @@
+//! One pipeline as separate processes: a manager with its journal, and workers.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use async_std::task;
+use carbontube_client::{ClientOptions, PipelineClient, PipelineName};
+use carbontube_protocol::message::Stats;
+use carbontube_tests::Process;
+
+/// What to run.
+pub(crate) struct Plan<'a> {
+    pub(crate) pipeline: &'a str,
+    pub(crate) phases: &'a [&'a str],
+    /// The program whose first argument is a phase's name.
+    pub(crate) program: &'a str,
+    /// More lines for every phase's table in the definition.
+    pub(crate) settings: &'a str,
+    /// The journal; `None` for sled in the cluster's folder.
+    pub(crate) storage: Option<String>,
+}
+
+/// The processes, their folder and their addresses.
+pub(crate) struct Cluster {
+    folder: PathBuf,
+    pipeline: PipelineName,
+    program: PathBuf,
+    storage: String,
+    manager: Option<Process>,
+    /// Pull, sub, api, pub, as they were bound first; a restarted manager binds the same.
+    addresses: Option<[String; 4]>,
+    /// Each worker with the arguments that start it again.
+    workers: Vec<(Vec<String>, Option<Process>)>,
+    /// When managers were killed, in microseconds since 1970.
+    pub(crate) manager_kills_us: Vec<u64>,
+}
+
+/// Where the release binaries are.
+pub(crate) fn binaries() -> PathBuf {
+    match std::env::var_os("CARBONTUBE_BINARIES") {
+        Some(folder) => folder.into(),
+        None => {
+            let own = std::env::current_exe().expect("a process knows its own path");
+            own.parent().expect("a program is in a folder").to_owned()
+        }
+    }
+}
+
+/// The wall clock, in microseconds since 1970.
+pub(crate) fn now_us() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as u64)
+}
+
+impl Cluster {
+    /// Writes the definition and starts the manager on free ports.
+    pub(crate) fn start(folder: &Path, plan: &Plan<'_>) -> Result<Self> {
+        let program = binaries().join(plan.program);
+        let names: Vec<String> = plan.phases.iter().map(|name| format!("{name:?}")).collect();
+        let mut definition = format!(
+            "[[pipeline]]\nname = \"{}\"\nphases = [{}]\n",
+            plan.pipeline,
+            names.join(", ")
+        );
+        for phase in plan.phases {
+            definition.push_str(&format!(
+                "\n[phase.{phase}]\ncommand = [{program:?}, \"{phase}\"]\n{}\n",
+                plan.settings
+            ));
+        }
+        std::fs::write(folder.join("pipeline.toml"), definition)?;
+        let storage = match &plan.storage {
+            Some(uri) => uri.clone(),
+            None => format!("sled:{}", folder.join("journal").display()),
+        };
+        let mut cluster = Cluster {
+            folder: folder.to_owned(),
+            pipeline: plan.pipeline.parse()?,
+            program,
+            storage,
+            manager: None,
+            addresses: None,
+            workers: Vec::new(),
+            manager_kills_us: Vec::new(),
+        };
+        cluster.start_manager()?;
+        Ok(cluster)
+    }
+
+    /// The arguments that start the manager.
+    pub(crate) fn manager_arguments(&self) -> Vec<String> {
+        let local = || "tcp://127.0.0.1".to_owned();
+        let [pull, sub, api, publish] = match &self.addresses {
+            Some(addresses) => addresses.clone(),
+            None => [local(), local(), local(), local()],
+        };
+        vec![
+            "pipeline".to_owned(),
+            "pipeline.toml".to_owned(),
+            self.pipeline.to_string(),
+            format!("--pull-bind={pull}"),
+            format!("--sub-bind={sub}"),
+            format!("--api-bind={api}"),
+            format!("--pub-bind={publish}"),
+            format!("--storage={}", self.storage),
+        ]
+    }
+
+    /// Starts the manager, on the same ports as before.
+    pub(crate) fn start_manager(&mut self) -> Result<()> {
+        let program = binaries().join("carbontube");
+        let process = Process::start_program(&self.folder, &program, &self.manager_arguments());
+        self.addresses = Some(["pull", "sub", "api", "pub"].map(|kind| process.address(kind)));
+        self.manager = Some(process);
+        Ok(())
+    }
+
+    /// Kills the manager (SIGKILL).
+    pub(crate) fn kill_manager(&mut self) {
+        if let Some(mut manager) = self.manager.take() {
+            self.manager_kills_us.push(now_us());
+            manager.kill();
+        }
+    }
+
+    /// The manager's process.
+    pub(crate) fn manager(&mut self) -> &mut Process {
+        self.manager.as_mut().expect("the manager was started")
+    }
+
+    /// Adds a worker of a phase.
+    pub(crate) fn add_worker(&mut self, phase: &str, concurrency: u32) -> usize {
+        let [pull, sub, ..] = self.addresses.clone().expect("the manager was started");
+        let arguments = vec![
+            phase.to_owned(),
+            format!("--folder={}", self.folder.display()),
+            format!("--concurrency={concurrency}"),
+            format!("--push-connect={pull}"),
+            format!("--pub-connect={sub}"),
+        ];
+        self.workers.push((arguments, None));
+        let index = self.workers.len() - 1;
+        self.start_worker(index);
+        index
+    }
+
+    /// Starts a worker that was added before.
+    pub(crate) fn start_worker(&mut self, index: usize) {
+        // Split, as argh takes no `=`.
+        let arguments: Vec<&str> = self.workers[index]
+            .0
+            .iter()
+            .flat_map(|argument| match argument.split_once('=') {
+                Some((name, value)) => vec![name, value],
+                None => vec![argument.as_str()],
+            })
+            .collect();
+        let process = Process::start_program(&self.folder, &self.program, &arguments);
+        self.workers[index].1 = Some(process);
+    }
+
+    /// Kills a worker (SIGKILL).
+    pub(crate) fn kill_worker(&mut self, index: usize) {
+        if let Some(mut worker) = self.workers[index].1.take() {
+            worker.kill();
+        }
+    }
+
+    /// A worker's process.
+    pub(crate) fn worker(&mut self, index: usize) -> &mut Process {
+        let worker = self.workers[index].1.as_mut();
+        worker.expect("the worker was started")
+    }
+
+    /// How many workers there are.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Starts again every worker that has ended, as a supervisor does; how many those were.
+    pub(crate) fn revive_workers(&mut self) -> usize {
+        let mut revived = 0;
+        for index in 0..self.workers.len() {
+            let lives = self.workers[index]
+                .1
+                .as_mut()
+                .is_some_and(Process::is_running);
+            if !lives {
+                self.start_worker(index);
+                revived += 1;
+            }
+        }
+        revived
+    }
+
+    /// An address: `pull`, `sub`, `api` or `pub`.
+    pub(crate) fn address(&self, kind: &str) -> String {
+        let place = ["pull", "sub", "api", "pub"]
+            .iter()
+            .position(|name| *name == kind);
+        let addresses = self.addresses.as_ref().expect("the manager was started");
+        addresses[place.expect("one of the four kinds")].clone()
+    }
+
+    /// The pipeline's name.
+    pub(crate) fn pipeline(&self) -> PipelineName {
+        self.pipeline.clone()
+    }
+
+    /// Its folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The journal's address.
+    pub(crate) fn storage(&self) -> &str {
+        &self.storage
+    }
+
+    /// A client of the manager.
+    pub(crate) fn client(&self) -> Result<PipelineClient> {
+        let options = ClientOptions {
+            timeout: Duration::from_secs(60),
+            ..ClientOptions::default()
+        };
+        let address = self.address("api").parse()?;
+        task::block_on(PipelineClient::connect(&[address], options)).context("connecting")
+    }
+
+    /// The manager's figures.
+    pub(crate) fn stats(&self) -> Result<Stats> {
+        Ok(task::block_on(self.client()?.stats())?)
+    }
+
+    /// Lets every process live on, and tells their ids.
+    pub(crate) fn keep(self) -> Vec<u32> {
+        let workers = self.workers.into_iter().filter_map(|(_, process)| process);
+        let processes: Vec<Process> = self.manager.into_iter().chain(workers).collect();
+        let ids = processes.iter().map(Process::id).collect();
+        processes.into_iter().for_each(Process::keep);
+        ids
+    }
+}

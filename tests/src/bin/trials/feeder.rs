@@ -1,0 +1,113 @@
+//! A client that enqueues on a thread of its own and keeps what was confirmed.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use async_std::task;
+use carbontube_client::{NewJob, PipelineClient, PipelineName, Receipt};
+
+/// What the client was told so far.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// Ids that were confirmed as durable.
+    pub(crate) confirmed: Mutex<BTreeSet<String>>,
+    /// How many of them at the same time still have to end, set by whoever watches.
+    pub(crate) finished: AtomicUsize,
+    /// Jobs that were rejected.
+    pub(crate) rejected: AtomicUsize,
+    /// Ends the feeding early.
+    pub(crate) stop: AtomicBool,
+}
+
+impl Told {
+    /// How many are confirmed.
+    pub(crate) fn count(&self) -> usize {
+        self.ids().len()
+    }
+
+    /// The confirmed ids.
+    pub(crate) fn ids(&self) -> BTreeSet<String> {
+        let confirmed = self.confirmed.lock();
+        confirmed
+            .unwrap_or_else(|broken| broken.into_inner())
+            .clone()
+    }
+
+    fn note(&self, receipts: Vec<Receipt>) {
+        let mut confirmed = self
+            .confirmed
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner());
+        for receipt in receipts {
+            if receipt.is_confirmed() {
+                confirmed.insert(receipt.id().to_string());
+            } else {
+                self.rejected.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Enqueues `jobs` in batches, with confirmation and at most `window` jobs that have not
+/// ended (`finished` is counted by the caller).
+pub(crate) fn feed(
+    client: PipelineClient,
+    pipeline: PipelineName,
+    jobs: Vec<serde_json::Value>,
+    window: usize,
+    batch: usize,
+) -> (Arc<Told>, JoinHandle<Result<()>>) {
+    let told = Arc::new(Told::default());
+    let handle = {
+        let told = told.clone();
+        std::thread::spawn(move || {
+            task::block_on(enqueue(client, pipeline, jobs, window, batch, &told))
+        })
+    };
+    (told, handle)
+}
+
+async fn enqueue(
+    client: PipelineClient,
+    pipeline: PipelineName,
+    jobs: Vec<serde_json::Value>,
+    window: usize,
+    batch: usize,
+    told: &Told,
+) -> Result<()> {
+    let mut enqueuer = client.enqueuer(&pipeline);
+    let mut sent = 0;
+    for jobs in jobs.chunks(batch) {
+        while sent > told.finished.load(Ordering::Relaxed) + window {
+            if told.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            task::sleep(Duration::from_millis(1)).await;
+        }
+        for job in jobs {
+            let mut job = job.clone();
+            if let Some(at) = job.get_mut("enqueued_us") {
+                *at = crate::cluster::now_us().into();
+            }
+            enqueuer.add(NewJob::new(&job)?).await?;
+        }
+        sent += jobs.len();
+        enqueuer.flush().await?;
+        told.note(enqueuer.take_receipts());
+    }
+    match told.rejected.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        rejected => bail!("{rejected} jobs were rejected"),
+    }
+}
+
+/// What the thread of a feeder came to.
+pub(crate) fn joined(handle: JoinHandle<Result<()>>) -> Result<()> {
+    handle
+        .join()
+        .unwrap_or_else(|_| Err(anyhow!("the enqueueing thread panicked")))
+}

@@ -1,0 +1,62 @@
+//! Trials with real processes: the demo, the scenarios and the bench.
+//!
+//! `cargo xtask demo|scenario|bench` builds everything in release and starts this.
+
+mod bench;
+mod cluster;
+mod demo;
+mod feeder;
+mod scenario;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use argh::FromArgs;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// Trials of Carbontube with real processes.
+#[derive(FromArgs)]
+struct Trials {
+    #[argh(subcommand)]
+    verb: Verb,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Verb {
+    Demo(demo::Demo),
+    Scenario(scenario::Scenario),
+    Bench(bench::Bench),
+}
+
+fn main() -> ExitCode {
+    let trials: Trials = argh::from_env();
+    if let Err(error) = end_children_on_signals() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let outcome = match trials.verb {
+        Verb::Demo(demo) => demo::run(&demo),
+        Verb::Scenario(scenario) => scenario::run(&scenario),
+        Verb::Bench(bench) => bench::run(&bench),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The children are in groups of their own, where no Ctrl-C reaches them.
+fn end_children_on_signals() -> Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            carbontube_tests::kill_all();
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
