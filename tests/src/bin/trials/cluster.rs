@@ -145,6 +145,20 @@ impl Cluster {
         index
     }
 
+    /// Adds a worker of a phase that also dials another address.
+    pub(crate) fn add_worker_dialling(&mut self, phase: &str, address: &str) -> usize {
+        let index = self.add_worker(phase, 1);
+        self.kill_worker(index);
+        self.workers[index]
+            .0
+            .push(format!("--push-connect={address}"));
+        self.workers[index]
+            .0
+            .push(format!("--pub-connect={address}"));
+        self.start_worker(index);
+        index
+    }
+
     /// Starts a worker that was added before.
     pub(crate) fn start_worker(&mut self, index: usize) {
         // Split, as argh takes no `=`.

@@ -1,10 +1,145 @@
-//! The scenarios.
-use anyhow::Result;
+//! Scenarios: real processes, a fault, and a judge that does not ask the manager.
+//!
+//! What clients were told and what the phases' own ledgers say is compared; each scenario
+//! ends with one line of figures, or an error.
+
+mod behaviour;
+mod figures;
+mod hostile;
+mod kills;
+mod stores;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail, ensure};
 use argh::FromArgs;
-/// Measure.
+
+pub(crate) use figures::{Figures, PHASES, cluster, judge, order, plan, settle, wait_for};
+
+/// Run trials with real processes, faults among them.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "scenario")]
-pub(crate) struct Scenario {}
-pub(crate) fn run(_: &Scenario) -> Result<()> {
+pub(crate) struct Scenario {
+    #[argh(positional)]
+    names: Vec<String>,
+    /// run every scenario that can run here
+    #[argh(switch)]
+    all: bool,
+    /// fewer rounds and jobs
+    #[argh(switch)]
+    short: bool,
+    /// name the scenarios
+    #[argh(switch)]
+    list: bool,
+}
+
+/// How much to do.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    short: bool,
+}
+
+impl Size {
+    /// The first in a short run, the second in a whole one.
+    pub(crate) fn of<T>(self, short: T, whole: T) -> T {
+        if self.short { short } else { whole }
+    }
+}
+
+type Run = fn(Size) -> Result<Figures>;
+
+/// What a scenario needs besides the workspace.
+#[derive(Clone, Copy, PartialEq)]
+enum Needs {
+    Nothing,
+    Root,
+    Redis,
+}
+
+const SCENARIOS: [(&str, Run, Needs); 14] = [
+    ("worker-kill", kills::worker_kill, Needs::Nothing),
+    ("manager-kill", kills::manager_kill, Needs::Nothing),
+    ("both-kill", kills::both_kill, Needs::Nothing),
+    ("adoption", kills::adoption, Needs::Nothing),
+    ("poison", behaviour::poison, Needs::Nothing),
+    ("timeout", behaviour::timeout, Needs::Nothing),
+    ("retries", behaviour::retries, Needs::Nothing),
+    ("drain", behaviour::drain, Needs::Nothing),
+    ("fairness", behaviour::fairness, Needs::Nothing),
+    ("garbage-peer", hostile::garbage_peer, Needs::Nothing),
+    ("two-managers", stores::two_managers, Needs::Nothing),
+    ("redis-loss", stores::redis_loss, Needs::Redis),
+    ("full-disk", stores::full_disk, Needs::Root),
+    ("power-cut", stores::power_cut, Needs::Root),
+];
+
+/// Runs the scenarios that were named.
+pub(crate) fn run(scenario: &Scenario) -> Result<()> {
+    if scenario.list {
+        for (name, ..) in SCENARIOS {
+            println!("{name}");
+        }
+        return Ok(());
+    }
+    let known: Vec<&str> = SCENARIOS.iter().map(|(name, ..)| *name).collect();
+    for name in &scenario.names {
+        ensure!(
+            known.contains(&name.as_str()),
+            "no scenario {name}; there are {}",
+            known.join(", ")
+        );
+    }
+    ensure!(
+        scenario.all || !scenario.names.is_empty(),
+        "name scenarios, or give --all; there are {}",
+        known.join(", ")
+    );
+    let size = Size {
+        short: scenario.short,
+    };
+    let mut violated = Vec::new();
+    for (name, run, needs) in SCENARIOS {
+        if !scenario.all && !scenario.names.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        if scenario.all && !is_met(needs) {
+            println!(
+                "{name}: left out, it needs {}",
+                if needs == Needs::Root {
+                    "root"
+                } else {
+                    "redis-server"
+                }
+            );
+            continue;
+        }
+        eprintln!("scenario {name}");
+        let started = Instant::now();
+        match run(size) {
+            Ok(figures) => println!(
+                "{name}: good; {figures}; took {:.1} s",
+                started.elapsed().as_secs_f64()
+            ),
+            Err(error) => {
+                println!("{name}: VIOLATED; {error:#}");
+                violated.push(name);
+            }
+        }
+    }
+    if !violated.is_empty() {
+        bail!(
+            "{} scenarios were violated: {}",
+            violated.len(),
+            violated.join(", ")
+        );
+    }
     Ok(())
+}
+
+fn is_met(needs: Needs) -> bool {
+    match needs {
+        Needs::Nothing => true,
+        Needs::Root => rustix::process::geteuid().is_root(),
+        Needs::Redis => stores::has_redis(),
+    }
 }

@@ -1,0 +1,147 @@
+//! Processes are killed while jobs run.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use file_catalogue::read_ledgers;
+
+use super::{Figures, PHASES, Size, cluster, judge, order, settle, wait_for};
+use crate::cluster::now_us;
+use crate::feeder::{feed, joined};
+
+/// Workers die by SIGKILL in the middle of jobs and are started again.
+pub(super) fn worker_kill(size: Size) -> Result<Figures> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = cluster(
+        folder.path(),
+        "attempts = 10\nbackoff = \"10ms..100ms\"",
+        2,
+        8,
+    )?;
+    let (count, rounds) = (size.of(1000, 4000), size.of(2, 8));
+    let jobs = vec![order("sleep", 10); count];
+    let (told, feeder) = feed(cluster.client()?, cluster.pipeline(), jobs, count, 64);
+    let mut kills = Vec::new();
+    let runs = folder.path().to_owned();
+    for round in 0..rounds {
+        wait_for("progress before a kill", || {
+            Ok(ended(&runs)? > count * (round + 1) / (rounds + 2))
+        })?;
+        let index = round % cluster.workers();
+        kills.push((cluster.worker(index).id(), now_us()));
+        cluster.kill_worker(index);
+        cluster.start_worker(index);
+    }
+    joined(feeder)?;
+    settle(&mut cluster)?;
+    Ok(judge(&cluster, &told, &kills)?.saying(format!("{rounds} workers killed")))
+}
+
+/// The manager dies by SIGKILL, again and again, while 10,000 jobs are enqueued.
+pub(super) fn manager_kill(size: Size) -> Result<Figures> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = cluster(
+        folder.path(),
+        "attempts = 10\nbackoff = \"10ms..100ms\"",
+        2,
+        8,
+    )?;
+    let (count, rounds) = (size.of(2000, 10_000), size.of(4, 20));
+    let jobs = vec![order("sleep", 0); count];
+    let (told, feeder) = feed(cluster.client()?, cluster.pipeline(), jobs, count, 16);
+    for round in 0..rounds {
+        wait_for("confirmations before a kill", || {
+            Ok(told.count() > count * (round + 1) / (rounds + 2))
+        })?;
+        ensure!(
+            told.count() < count,
+            "everything was confirmed before kill {round}"
+        );
+        cluster.kill_manager();
+        cluster.start_manager()?;
+    }
+    joined(feeder)?;
+    settle(&mut cluster)?;
+    ensure!(
+        told.count() == count,
+        "{} of {count} were confirmed",
+        told.count()
+    );
+    let kills: Vec<_> = cluster.manager_kills_us.iter().map(|at| (0, *at)).collect();
+    Ok(judge(&cluster, &told, &kills)?.saying(format!("{rounds} managers killed")))
+}
+
+/// The manager and a worker die in the same moment.
+pub(super) fn both_kill(size: Size) -> Result<Figures> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = cluster(
+        folder.path(),
+        "attempts = 10\nbackoff = \"10ms..100ms\"",
+        2,
+        8,
+    )?;
+    let (count, rounds) = (size.of(1000, 4000), size.of(2, 6));
+    let jobs = vec![order("sleep", 10); count];
+    let (told, feeder) = feed(cluster.client()?, cluster.pipeline(), jobs, count, 64);
+    let mut kills = Vec::new();
+    let runs = folder.path().to_owned();
+    for round in 0..rounds {
+        wait_for("progress before a kill", || {
+            Ok(ended(&runs)? > count * (round + 1) / (rounds + 2))
+        })?;
+        let index = round % cluster.workers();
+        kills.push((cluster.worker(index).id(), now_us()));
+        cluster.kill_manager();
+        cluster.kill_worker(index);
+        cluster.start_worker(index);
+        cluster.start_manager()?;
+    }
+    joined(feeder)?;
+    settle(&mut cluster)?;
+    kills.extend(cluster.manager_kills_us.iter().map(|at| (0, *at)));
+    Ok(judge(&cluster, &told, &kills)?.saying(format!("{rounds} pairs killed")))
+}
+
+/// A manager that comes back adopts what runs, and takes what was finished meanwhile.
+pub(super) fn adoption(size: Size) -> Result<Figures> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = cluster(folder.path(), "", 2, 8)?;
+    let (long, short) = (size.of(3000, 5000), size.of(500, 1000));
+    let jobs: Vec<_> = (0..16)
+        .map(|index| order("sleep", if index % 2 == 0 { long } else { short }))
+        .collect();
+    let (told, feeder) = feed(cluster.client()?, cluster.pipeline(), jobs, 16, 16);
+    joined(feeder)?;
+    let runs = folder.path().to_owned();
+    wait_for("beginning of all jobs", || {
+        Ok(read_ledgers(&runs)?.len() >= 16)
+    })?;
+    cluster.kill_manager();
+    wait_for("end of the short jobs without a manager", || {
+        let runs = read_ledgers(&runs)?;
+        Ok(runs
+            .values()
+            .filter(|runs| runs[0].ended_us.is_some())
+            .count()
+            >= 8)
+    })?;
+    cluster.start_manager()?;
+    settle(&mut cluster)?;
+    // No kill explains anything here: nothing may run twice.
+    let figures = judge(&cluster, &told, &[])?;
+    Ok(figures.saying(format!(
+        "8 jobs of {:?} adopted, 8 results taken that ended in its absence",
+        Duration::from_millis(long)
+    )))
+}
+
+/// How many jobs are through the last phase.
+pub(super) fn ended(folder: &std::path::Path) -> Result<usize> {
+    let runs = read_ledgers(folder)?;
+    Ok(runs
+        .iter()
+        .filter(|((phase, _), runs)| {
+            phase == PHASES[1] && runs.iter().any(|run| run.ended_us.is_some())
+        })
+        .count())
+}
