@@ -23,9 +23,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 struct Arguments {
     #[argh(positional)]
     phase: String,
-    /// folder of the ledgers
+    /// folder of the ledgers; without it there are none, and every job does nothing
     #[argh(option)]
-    folder: PathBuf,
+    folder: Option<PathBuf>,
     /// how many jobs at once (1)
     #[argh(option, default = "1")]
     concurrency: u32,
@@ -102,10 +102,9 @@ async fn obey(order: &Order) -> Result<(), PhaseError> {
 
 fn main() -> Result<()> {
     let arguments: Arguments = argh::from_env();
-    // The bench measures the pipeline, not this ledger's writes.
-    let keeps_ledger = std::env::var_os("CARBONTUBE_NO_LEDGER").is_none();
-    let ledger = keeps_ledger
-        .then(|| Ledger::open(&arguments.folder, &arguments.phase))
+    let ledger = arguments.folder.as_deref();
+    let ledger = ledger
+        .map(|folder| Ledger::open(folder, &arguments.phase))
         .transpose()?;
     let phase = AnyPhase::from_async(Obedient {
         ledger,

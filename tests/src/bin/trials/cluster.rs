@@ -34,6 +34,7 @@ pub(crate) struct Cluster {
     workers: Vec<(Vec<String>, Option<Process>)>,
     /// When managers were killed, in microseconds since 1970.
     pub(crate) manager_kills_us: Vec<u64>,
+    ledgers: bool,
 }
 
 /// Where the release binaries are.
@@ -83,9 +84,16 @@ impl Cluster {
             addresses: None,
             workers: Vec::new(),
             manager_kills_us: Vec::new(),
+            ledgers: true,
         };
         cluster.start_manager()?;
         Ok(cluster)
+    }
+
+    /// The same with workers that keep no ledgers, where those would be measured as well.
+    pub(crate) fn without_ledgers(mut self) -> Self {
+        self.ledgers = false;
+        self
     }
 
     /// The arguments that start the manager.
@@ -132,13 +140,15 @@ impl Cluster {
     /// Adds a worker of a phase.
     pub(crate) fn add_worker(&mut self, phase: &str, concurrency: u32) -> usize {
         let [pull, sub, ..] = self.addresses.clone().expect("the manager was started");
-        let arguments = vec![
+        let mut arguments = vec![
             phase.to_owned(),
-            format!("--folder={}", self.folder.display()),
             format!("--concurrency={concurrency}"),
             format!("--push-connect={pull}"),
             format!("--pub-connect={sub}"),
         ];
+        if self.ledgers {
+            arguments.push(format!("--folder={}", self.folder.display()));
+        }
         self.workers.push((arguments, None));
         let index = self.workers.len() - 1;
         self.start_worker(index);
