@@ -25,9 +25,7 @@ const PLACES: [(&str, &str); 6] = [
 ];
 
 /// File names that say nothing about what is inside.
-const EMPTY_NAMES: [&str; 8] = [
-    "util", "utils", "helper", "helpers", "common", "misc", "stuff", "shared",
-];
+const EMPTY_NAMES: [&str; 6] = ["util", "utils", "helper", "helpers", "common", "misc"];
 
 /// Checks one file.
 pub(super) fn check(path: &str, source: &str) -> Vec<Problem> {

@@ -324,7 +324,11 @@ mod tests {
     fn instructions_are_an_object_of_the_said_size() {
         let bytes = instructions();
         assert_eq!(bytes.len(), INSTRUCTIONS_BYTES);
-        assert!(serde_json::from_slice::<serde_json::Value>(&bytes).unwrap().is_object());
+        assert!(
+            serde_json::from_slice::<serde_json::Value>(&bytes)
+                .unwrap()
+                .is_object()
+        );
     }
 
     #[test]
