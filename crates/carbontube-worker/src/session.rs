@@ -27,6 +27,10 @@ mod tests;
 const MANAGERS_MAX: usize = 32;
 /// Attempts waiting for a slot, of all managers together.
 const QUEUE_MAX: usize = 8192;
+/// Hand-backs waiting for a route; more are dropped, since the next heartbeat says the same.
+const HAND_BACKS_MAX: usize = 256;
+/// Keys in a queue beyond twice what is held that may be stale before they are swept.
+const STALE_KEYS_MAX: usize = 1024;
 /// Attempts held in all, whatever their state: a heartbeat lists them in a bounded body.
 const HELD_MAX: usize = 16_384;
 /// Bytes of instructions waiting for a slot.
@@ -358,11 +362,21 @@ impl Session {
             };
             self.held.insert(key, entry);
             self.queue.push_back(key);
+            if self.queue.len() > 2 * self.load.queued + STALE_KEYS_MAX {
+                self.sweep_queue();
+            }
             self.effects.start += 1;
         }
         for (reason, attempts) in refused.into_values() {
             self.hand_back(index, reason, attempts);
         }
+    }
+
+    /// Drops the keys of attempts that were recalled or cancelled before they started.
+    fn sweep_queue(&mut self) {
+        let held = &self.held;
+        let queued = |key: &Key| matches!(held.get(key), Some(entry) if matches!(entry.state, State::Queued(_)));
+        self.queue.retain(queued);
     }
 
     fn refusal(&self, index: u8, work: &DispatchedJob) -> Option<HandBackReason> {
@@ -480,8 +494,7 @@ impl Session {
         for part in attempts.chunks(most) {
             for route in bits(mask) {
                 let hand_backs = &mut self.routes[route].hand_backs;
-                // One that is lost shows in the next heartbeat, so dropping the oldest is safe.
-                if hand_backs.len() >= QUEUE_MAX {
+                if hand_backs.len() >= HAND_BACKS_MAX {
                     hand_backs.pop_front();
                 }
                 let message = HandBack {
@@ -615,6 +628,7 @@ impl Session {
     /// Puts a result into the queue of each route to its manager, if it does not stand there.
     fn enqueue_result(&mut self, key: Key) {
         let mask = self.routes_to(key.manager);
+        let mut swept = false;
         let Some(Entry {
             state: State::Done(done),
             ..
@@ -623,10 +637,19 @@ impl Session {
             return;
         };
         for route in bits(mask & !done.queued_on) {
-            self.routes[route].results.push_back(key);
+            let results = &mut self.routes[route].results;
+            results.push_back(key);
+            swept |= results.len() > 2 * self.load.done + STALE_KEYS_MAX;
             self.effects.send = true;
         }
         done.queued_on |= mask;
+        if swept {
+            // A route that stays disconnected keeps the keys of what went by another.
+            let held = &self.held;
+            for route in &mut self.routes {
+                route.results.retain(|key| held.contains_key(key));
+            }
+        }
     }
 
     fn resend_all(&mut self, manager: u8) {

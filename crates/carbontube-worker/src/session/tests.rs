@@ -511,3 +511,45 @@ fn messages_that_no_manager_sends_are_refused() {
     };
     assert!(!desk.session.receive(goodbye.into(), Codec::Bincode, at(1)));
 }
+
+#[test]
+fn recalled_attempts_leave_nothing_behind_while_a_long_one_runs() {
+    let mut desk = desk();
+    desk.give(&[1]);
+    desk.start();
+    for counter in 2..20_000 {
+        desk.give(&[counter]);
+        desk.receive(Recall {
+            head: head(1, 1, 3),
+            attempts: attempts(&[counter]),
+        });
+        desk.sends(0);
+    }
+    assert!(
+        desk.session.queue.len() < 2000,
+        "{}",
+        desk.session.queue.len()
+    );
+    desk.give(&[30_000]);
+    assert_eq!(desk.start().map(|key| key.attempt), Some(attempt(30_000)));
+}
+
+#[test]
+fn dead_route_does_not_gather_what_went_by_another() {
+    let mut desk = desk_with(|profile| profile.routes = 2);
+    for epoch in 1..5_000 {
+        // Each new epoch forgets the route, so that the dead one is tried again.
+        desk.hello(head(1, epoch, 1));
+        desk.dispatch(head(1, epoch, 2), vec![work(epoch)]);
+        let key = desk.start().expect("queued");
+        desk.succeed(key);
+        desk.sends(0);
+        desk.receive(Ack {
+            head: head(1, epoch, 3),
+            route: 0,
+            attempts: attempts(&[epoch]),
+        });
+    }
+    let waiting = desk.session.routes[1].results.len();
+    assert!(waiting < 2000, "{waiting}");
+}

@@ -111,3 +111,24 @@ fn several_managers_each_get_their_results() {
         assert_eq!(first.result().await.attempt, attempt(9));
     });
 }
+
+#[test]
+fn reconnected_link_brings_unacknowledged_results_without_a_hello() {
+    run(async {
+        let mut manager = Manager::open().await;
+        let worker = Worker::start(manager.options(), nothing())
+            .await
+            .expect("starts");
+        manager.meet(&worker).await;
+        manager.dispatch(vec![work(1, "{}")]).await;
+        assert_eq!(manager.result().await.attempt, attempt(1));
+        let pull = manager.pull.local_addresses().remove(0);
+        manager.pull.close().await;
+        let options = carbontube_transport::Options::default();
+        let endpoint = carbontube_transport::Endpoint::Bind(pull);
+        manager.pull = carbontube_transport::Pull::open(options, [endpoint])
+            .await
+            .expect("the port is free again");
+        assert_eq!(manager.result().await.attempt, attempt(1));
+    });
+}
