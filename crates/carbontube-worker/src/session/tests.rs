@@ -1,7 +1,8 @@
 //! The session's decisions, case by case.
 
+use super::outgoing::BATCH_RESULTS_MAX;
 use super::*;
-use carbontube_protocol::message::Drain;
+use carbontube_protocol::message::{Drain, Goodbye};
 
 const SECOND: u64 = 1_000_000;
 
