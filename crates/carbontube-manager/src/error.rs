@@ -118,6 +118,12 @@ pub enum RunError {
         /// Which one.
         name: &'static str,
     },
+    /// The store refuses what it is given; trying again would not help.
+    #[error("the journal refuses a commit, which is a bug in carbontube: {reason}")]
+    Refused {
+        /// What the store said.
+        reason: String,
+    },
     /// Another manager took the journal over, so this one may not write any more.
     #[error("the journal is not ours any more: {reason}")]
     Fenced {

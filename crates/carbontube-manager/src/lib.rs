@@ -3,11 +3,23 @@
 //! [`core`] decides: it is pure, takes inputs and the time, and queues effects.
 //! The rest of the crate is the shell that acts: sockets, timers, the store's thread.
 
+mod api;
+mod clock;
 pub mod core;
 mod definition;
+mod engine;
 mod error;
+mod gate;
+mod intake;
+mod keeper;
 mod manager;
 mod options;
+mod pipes;
+mod publisher;
+mod queue;
+mod stop;
+mod tally;
+mod watchdog;
 
 pub use definition::{Backoff, DefinitionError, PhaseDefinition, PipelineDefinition};
 pub use error::{RunError, SocketRole, StartError};

@@ -1,11 +1,33 @@
 //! The manager as its owner sees it: start it, ask where it listens, run it, end it.
 
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver as StdReceiver, channel};
+use std::time::{Duration, Instant};
+
 use async_channel::{Receiver, Sender};
+use async_std::task::{JoinHandle, spawn, spawn_blocking};
 use carbontube_storage::{OpenOptions, Store, StoreError};
 use carbontube_transport::{Endpoint, Publish, Pull, Router, Subscribe};
+use futures_lite::future;
 
+use crate::api::{self, Clients};
+use crate::clock::Clock;
+use crate::core::{Core, Input};
+use crate::engine::{self, Ended, Engine};
 use crate::error::{RunError, SocketRole, StartError};
+use crate::intake;
+use crate::keeper::{self, Keeper};
 use crate::options::{ManagerAddresses, ManagerOptions};
+use crate::pipes::Pipes;
+use crate::publisher::{self, Publisher};
+use crate::queue::InputQueue;
+use crate::stop::{Stopper, stop};
+use crate::tally::Tally;
+use crate::watchdog::{self, Beat};
+
+/// How long a manager waits for the lease of a former one that was killed: a shared store
+/// frees it a few seconds later.
+const LEASE_WAIT: Duration = Duration::from_secs(12);
 
 /// A manager that serves one pipeline.
 #[derive(Debug)]
@@ -13,6 +35,13 @@ pub struct Manager {
     addresses: ManagerAddresses,
     handle: ManagerHandle,
     stops: Receiver<Ending>,
+    queue: Arc<InputQueue>,
+    stopper: Stopper,
+    publisher: Publisher,
+    ended: Receiver<Option<Ended>>,
+    fatal: StdReceiver<RunError>,
+    tasks: Vec<JoinHandle<()>>,
+    watchdog: JoinHandle<()>,
 }
 
 /// How the owner wants a manager to end.
@@ -40,6 +69,46 @@ impl ManagerHandle {
     }
 }
 
+struct Sockets {
+    pull: Pull,
+    subscribe: Subscribe,
+    api: Router,
+    publish: Publish,
+}
+
+impl Sockets {
+    async fn open(options: &ManagerOptions) -> Result<Sockets, StartError> {
+        let socket = |role| move |source| StartError::Socket { role, source };
+        let bind = |addresses: &[_]| -> Vec<Endpoint> {
+            addresses.iter().cloned().map(Endpoint::Bind).collect()
+        };
+        let transport = &options.transport;
+        Ok(Sockets {
+            pull: Pull::open(transport.clone(), options.pull.clone())
+                .await
+                .map_err(socket(SocketRole::Pull))?,
+            subscribe: Subscribe::open(transport.clone(), options.subscribe.clone(), [""])
+                .await
+                .map_err(socket(SocketRole::Subscribe))?,
+            api: Router::open(transport.clone(), bind(&options.api))
+                .await
+                .map_err(socket(SocketRole::Api))?,
+            publish: Publish::open(transport.clone(), bind(&options.publish))
+                .await
+                .map_err(socket(SocketRole::Publish))?,
+        })
+    }
+
+    fn addresses(&self) -> ManagerAddresses {
+        ManagerAddresses {
+            pull: self.pull.local_addresses(),
+            subscribe: self.subscribe.local_addresses(),
+            api: self.api.local_addresses(),
+            publish: self.publish.local_addresses(),
+        }
+    }
+}
+
 impl Manager {
     /// Opens the journal, takes up what it holds, and opens the sockets.
     ///
@@ -48,7 +117,7 @@ impl Manager {
     pub async fn start(options: ManagerOptions) -> Result<Manager, StartError> {
         let uri = options.storage.clone();
         let pipeline = OpenOptions::new(options.definition.name().as_str());
-        Self::start_on(options, move || carbontube_storage::open(&uri, &pipeline)).await
+        Self::start_on(options, move || open_patiently(&uri, &pipeline)).await
     }
 
     /// As [`Manager::start`], on a store of the caller's own.
@@ -59,38 +128,129 @@ impl Manager {
         options: ManagerOptions,
         open: impl FnOnce() -> Result<Box<dyn Store>, StoreError> + Send + 'static,
     ) -> Result<Manager, StartError> {
-        let _store = open().map_err(|source| StartError::Journal { source })?;
-        let socket = |role| move |source| StartError::Socket { role, source };
-        let bind = |addresses: &[_]| {
-            addresses
-                .iter()
-                .cloned()
-                .map(Endpoint::Bind)
-                .collect::<Vec<_>>()
+        carbontube_transport::init_runtime();
+        let clock = Clock::start();
+        let (definition, core_options) = (options.definition.clone(), options.core.clone());
+        let (store, core) = spawn_blocking(move || {
+            let mut store = open().map_err(|source| StartError::Journal { source })?;
+            let core = keeper::recover(store.as_mut(), definition, core_options, clock.now())?;
+            Ok::<_, StartError>((store, core))
+        })
+        .await?;
+        for warning in store.warnings() {
+            log::warn!("{warning}");
+        }
+        // The journal first: a manager that is refused its journal must not take a port.
+        let sockets = Sockets::open(&options).await?;
+        Self::serve(options, clock, store, core, sockets)
+    }
+
+    fn serve(
+        options: ManagerOptions,
+        clock: Clock,
+        store: Box<dyn Store>,
+        core: Core,
+        sockets: Sockets,
+    ) -> Result<Manager, StartError> {
+        let addresses = sockets.addresses();
+        let queue = Arc::new(InputQueue::default());
+        let tally = Arc::new(Tally::default());
+        let clients = Arc::new(Clients::default());
+        let beat = Arc::new(Beat::default());
+        let (stopper, stop) = stop();
+        let (fatal_sender, fatal) = channel();
+        let (ended_sender, ended) = async_channel::bounded(1);
+        let (answers, answers_receiver) = async_channel::unbounded();
+        let (publisher, events) = Publisher::new(tally.clone());
+        let limits = options.core.limits.clone();
+        let source = publisher::Source {
+            manager: core.manager_id(),
+            epoch: core.epoch(),
+            pipeline: options.definition.name().clone(),
         };
-        let transport = &options.transport;
-        let pull = Pull::open(transport.clone(), options.pull)
-            .await
-            .map_err(socket(SocketRole::Pull))?;
-        let subscribe = Subscribe::open(transport.clone(), options.subscribe, [""])
-            .await
-            .map_err(socket(SocketRole::Subscribe))?;
-        let api = Router::open(transport.clone(), bind(&options.api))
-            .await
-            .map_err(socket(SocketRole::Api))?;
-        let publish = Publish::open(transport.clone(), bind(&options.publish))
-            .await
-            .map_err(socket(SocketRole::Publish))?;
-        let (sender, stops) = async_channel::bounded(8);
+        let place = store.place().to_owned();
+        let keeper = Keeper::start(store, queue.clone(), fatal_sender.clone())?;
+        let watchdog = spawn(watchdog::watch(vec![
+            ("core", beat.clone()),
+            ("store", keeper.shared().beat.clone()),
+        ]));
+        let sender = sockets.api.sender();
+        let tasks = vec![
+            spawn(intake::pull(
+                sockets.pull,
+                limits.clone(),
+                queue.clone(),
+                tally.clone(),
+                stop.clone(),
+            )),
+            spawn(intake::subscribe(
+                sockets.subscribe,
+                limits.clone(),
+                queue.clone(),
+                tally.clone(),
+                stop.clone(),
+            )),
+            spawn(api::answer(
+                sender.clone(),
+                answers_receiver,
+                clients.clone(),
+                queue.clone(),
+                tally.clone(),
+            )),
+            spawn(api::sweep(
+                sender,
+                clients.clone(),
+                queue.clone(),
+                stop.clone(),
+            )),
+            spawn(api::receive(
+                sockets.api,
+                limits,
+                clients,
+                queue.clone(),
+                answers.clone(),
+                tally.clone(),
+                stop,
+            )),
+            spawn(publisher::run(
+                sockets.publish,
+                events,
+                source,
+                tally.clone(),
+            )),
+        ];
+        let pipes = Pipes::new(options.transport, queue.clone(), tally.clone());
+        let engine = Engine {
+            core,
+            clock,
+            queue: queue.clone(),
+            keeper,
+            pipes,
+            answers,
+            publisher: publisher.clone(),
+            tally,
+            addresses: addresses.clone(),
+            place,
+            beat,
+        };
+        engine::spawn(engine, fatal_sender, ended_sender).map_err(|source| StartError::Thread {
+            name: "core",
+            source,
+        })?;
+        let (stops_sender, stops) = async_channel::bounded(8);
         Ok(Manager {
-            addresses: ManagerAddresses {
-                pull: pull.local_addresses(),
-                subscribe: subscribe.local_addresses(),
-                api: api.local_addresses(),
-                publish: publish.local_addresses(),
+            addresses,
+            handle: ManagerHandle {
+                stops: stops_sender,
             },
-            handle: ManagerHandle { stops: sender },
             stops,
+            queue,
+            stopper,
+            publisher,
+            ended,
+            fatal,
+            tasks,
+            watchdog,
         })
     }
 
@@ -109,7 +269,53 @@ impl Manager {
     /// # Errors
     /// [`RunError`] when it had to end by itself.
     pub async fn run(self) -> Result<(), RunError> {
-        let _ = self.stops.recv().await;
-        Ok(())
+        let ended = loop {
+            let next = future::or(async { Err(self.ended.recv().await) }, async {
+                Ok(self.stops.recv().await)
+            })
+            .await;
+            match next {
+                Ok(Ok(Ending::Drain)) => self.queue.put_now(Input::Drain),
+                Ok(_) => self.queue.close(),
+                Err(ended) => break ended.ok().flatten(),
+            }
+        };
+        self.queue.close();
+        if let Some(ended) = ended {
+            let (keeper, mut pipes) = (ended.keeper, ended.pipes);
+            pipes.finish().await;
+            // Joins the store's thread, which finishes what was asked for.
+            spawn_blocking(move || keeper.close()).await;
+        }
+        self.publisher.close();
+        self.stopper.stop();
+        for task in self.tasks {
+            task.await;
+        }
+        self.watchdog.cancel().await;
+        self.fatal.try_recv().map_or(Ok(()), Err)
+    }
+}
+
+/// Opens the store, and waits for the lease of a former manager where there is one.
+fn open_patiently(uri: &str, options: &OpenOptions) -> Result<Box<dyn Store>, StoreError> {
+    let deadline = Instant::now() + LEASE_WAIT;
+    let mut told = false;
+    loop {
+        match carbontube_storage::open(uri, options) {
+            // A folder's lock goes with its process; a lease outlives it by some seconds.
+            Err(StoreError::Locked { place, holder })
+                if uri.starts_with("redis:") && Instant::now() < deadline =>
+            {
+                if !told {
+                    log::info!(
+                        "the journal at {place} is in use by {holder}; waiting for its lease to end"
+                    );
+                    told = true;
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            result => return result,
+        }
     }
 }

@@ -1,0 +1,246 @@
+//! The store's thread: commits in order, page reads, and what to do when the store fails.
+//!
+//! A commit that fails is never given up and never changed: the store is reopened until
+//! it can say whether the commit is in it, and the same commit is tried again if not.
+//! So what the core has decided stays decided, and nothing is confirmed that is not durable.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use carbontube_protocol::{ManagerId, Timestamp};
+use carbontube_storage::{Commit, InDoubt, Log, PageSeq, Store, StoreError};
+
+use crate::core::{CommitId, Core, CoreOptions, Input, Recovery, StoreFault};
+use crate::definition::PipelineDefinition;
+use crate::error::{RunError, StartError};
+use crate::queue::InputQueue;
+use crate::watchdog::Beat;
+
+/// The pauses between tries to reopen a store: the first and the longest.
+const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// What the keeper is asked for.
+#[derive(Debug)]
+pub(crate) enum Task {
+    Commit(CommitId, Commit),
+    Read(Log, PageSeq),
+    /// Look how much the store takes up.
+    Measure,
+}
+
+/// The way to the store's thread.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    tasks: Option<Sender<Task>>,
+    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+/// What the store's thread shows to others.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    stopping: AtomicBool,
+    pub(crate) disk_bytes: AtomicU64,
+    pub(crate) beat: Arc<Beat>,
+}
+
+impl Keeper {
+    /// Starts the thread.
+    pub(crate) fn start(
+        mut store: Box<dyn Store>,
+        queue: Arc<InputQueue>,
+        fatal: Sender<RunError>,
+    ) -> Result<Keeper, StartError> {
+        let (sender, tasks) = channel();
+        let shared = Arc::new(Shared::default());
+        let mine = shared.clone();
+        let thread = thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                let work = || serve(store.as_mut(), &tasks, &queue, &mine);
+                let error = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error,
+                    Err(_) => RunError::Panicked { name: "store" },
+                };
+                let _ = fatal.send(error);
+                queue.close();
+            })
+            .map_err(|source| StartError::Thread {
+                name: "store",
+                source,
+            })?;
+        Ok(Keeper {
+            tasks: Some(sender),
+            thread: Some(thread),
+            shared,
+        })
+    }
+
+    /// Asks for something; the answer comes through the input queue.
+    pub(crate) fn ask(&self, task: Task) {
+        if let Some(tasks) = &self.tasks {
+            let _ = tasks.send(task);
+        }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Finishes what was asked for, unless the store is in trouble, and closes the store.
+    pub(crate) fn close(mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.tasks = None;
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(
+    store: &mut dyn Store,
+    tasks: &Receiver<Task>,
+    queue: &InputQueue,
+    shared: &Shared,
+) -> Result<(), RunError> {
+    measure(store, shared);
+    while let Ok(task) = tasks.recv() {
+        shared.beat.begin();
+        match task {
+            Task::Commit(id, commit) => {
+                if !commit_surely(store, id, &commit, queue, shared)? {
+                    return Ok(());
+                }
+                queue.put_now(Input::Committed { commit: id });
+            }
+            Task::Read(log, page) => {
+                let bytes = match store.read(log, page) {
+                    Ok(bytes) => Ok(bytes.map(Bytes::from)),
+                    Err(error) => Err(fault(&error)),
+                };
+                queue.put_now(Input::PageRead { log, page, bytes });
+            }
+            Task::Measure => measure(store, shared),
+        }
+        shared.beat.end();
+    }
+    Ok(())
+}
+
+fn measure(store: &mut dyn Store, shared: &Shared) {
+    if let Ok(usage) = store.usage() {
+        shared.disk_bytes.store(usage.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Whether the commit is durable; `false` when the manager stops before it is.
+fn commit_surely(
+    store: &mut dyn Store,
+    id: CommitId,
+    commit: &Commit,
+    queue: &InputQueue,
+    shared: &Shared,
+) -> Result<bool, RunError> {
+    let mut told = None;
+    let mut tell = |error: &StoreError| {
+        let fault = fault(error);
+        if told.as_ref() != Some(&fault) {
+            match &fault {
+                StoreFault::Broken(_) => log::error!("{error}; an operator must act"),
+                _ => log::warn!("{error}; trying again until it can be written"),
+            }
+            told = Some(fault.clone());
+            queue.put_now(Input::CommitFailed { commit: id, fault });
+        }
+    };
+    loop {
+        match store.commit(commit) {
+            Ok(()) => return Ok(true),
+            Err(StoreError::Fenced { reason, .. }) => return Err(RunError::Fenced { reason }),
+            Err(error) => {
+                let usable = !error.needs_reopen();
+                tell(&error);
+                if usable {
+                    // The store refuses the commit as such, and would for ever.
+                    return Err(RunError::Refused {
+                        reason: error.to_string(),
+                    });
+                }
+            }
+        }
+        let mut pause = REOPEN_PAUSE.0;
+        loop {
+            match store.reopen() {
+                Ok(Some(InDoubt::Applied)) => return Ok(true),
+                Ok(_) => break,
+                Err(StoreError::Fenced { reason, .. }) => return Err(RunError::Fenced { reason }),
+                Err(error) => tell(&error),
+            }
+            if shared.stopping.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            shared.beat.end();
+            thread::park_timeout(pause);
+            pause = (pause * 2).min(REOPEN_PAUSE.1);
+        }
+        if shared.stopping.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+    }
+}
+
+fn fault(error: &StoreError) -> StoreFault {
+    let text = error.to_string();
+    match error {
+        StoreError::Full { .. } => StoreFault::Full(text),
+        error if error.is_temporary() => StoreFault::Unavailable(text),
+        _ => StoreFault::Broken(text),
+    }
+}
+
+/// Builds the core from what the store holds.
+pub(crate) fn recover(
+    store: &mut dyn Store,
+    definition: PipelineDefinition,
+    options: CoreOptions,
+    now: Timestamp,
+) -> Result<Core, StartError> {
+    let place = store.place().to_owned();
+    let refused = |error: crate::core::RecoverError| StartError::Recovery {
+        place: place.clone(),
+        reason: error.to_string(),
+    };
+    let mut recovery = Recovery::new(definition, options);
+    for log in [Log::Journal, Log::History] {
+        let mut result = Ok(());
+        store
+            .scan(log, PageSeq(0), &mut |seq, bytes| {
+                // An empty page was given up when a damaged journal was imported.
+                if bytes.is_empty() {
+                    log::warn!("page {seq} of the {log} was lost before this journal was imported");
+                    return ControlFlow::Continue(());
+                }
+                result = match log {
+                    Log::Journal => recovery.journal_page(seq, bytes),
+                    Log::History => recovery.history_page(seq, bytes),
+                };
+                if result.is_ok() {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })
+            .map_err(|source| StartError::Journal { source })?;
+        result.map_err(refused)?;
+    }
+    recovery
+        .finish(now, ManagerId::generate(), fastrand::u64(..))
+        .map_err(refused)
+}

@@ -1,0 +1,100 @@
+//! Counts of everything that the shell refused or dropped, shown in the statistics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use carbontube_transport::CountersSnapshot;
+
+use crate::error::SocketRole;
+
+macro_rules! tally {
+    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+        /// What the shell counts.
+        #[derive(Debug, Default)]
+        pub(crate) struct Tally {
+            $($(#[doc = $doc])+ pub(crate) $name: Count,)+
+            sockets: Mutex<Vec<(SocketRole, CountersSnapshot)>>,
+            calls: [Count; 4],
+        }
+
+        impl Tally {
+            fn own(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.value()),)+]
+            }
+        }
+    };
+}
+
+tally! {
+    /// Messages on PULL that could not be read.
+    pull_malformed,
+    /// Messages on PULL of a kind that does not belong there.
+    pull_unexpected,
+    /// Events on SUB that could not be read.
+    sub_malformed,
+    /// Events on SUB of a kind that does not belong there.
+    sub_unexpected,
+    /// Requests that could not be read.
+    api_malformed,
+    /// Requests of a kind that does not belong there.
+    api_unexpected,
+    /// Requests refused because the client had too many without an answer.
+    api_busy,
+    /// Answers for clients that were gone.
+    answers_dropped,
+    /// Messages for workers whose pipe was down or stuck.
+    pipe_messages_dropped,
+    /// Events left out because there were too many.
+    events_dropped,
+    /// Events published.
+    events_published,
+}
+
+/// One count.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, n: usize) {
+        self.0.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bump(&self) {
+        self.add(1);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Tally {
+    /// Keeps what a socket has counted by now; every so often, since it is called for
+    /// each message.
+    pub(crate) fn note(&self, role: SocketRole, counters: impl FnOnce() -> CountersSnapshot) {
+        let calls = &self.calls[role as usize];
+        if !calls.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(256) {
+            return;
+        }
+        let counters = counters();
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        match sockets.iter_mut().find(|(known, _)| *known == role) {
+            Some((_, kept)) => *kept = counters,
+            None => sockets.push((role, counters)),
+        }
+    }
+
+    /// Every count that is not zero, by name.
+    pub(crate) fn counters(&self) -> Vec<(String, u64)> {
+        let own = self
+            .own()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
+        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let theirs = sockets.iter().flat_map(|(role, counters)| {
+            let fields = counters.fields().into_iter();
+            fields.map(move |(name, value)| (format!("{role}_socket.{name}"), value))
+        });
+        own.chain(theirs).filter(|(_, value)| *value > 0).collect()
+    }
+}
