@@ -194,6 +194,10 @@ fn usage_failure(
             None => help,
         });
     }
+    if let Some((option, value)) = unparsed(output) {
+        // Addresses, durations and texts have messages of ours: this was a number.
+        return Failure::usage(format!("{option}: {value:?} is not a whole number")).hint(help);
+    }
     let mut lines = output.lines();
     let first = lines.next().unwrap_or("the command line is not right");
     let rest: Vec<&str> = lines
@@ -208,6 +212,14 @@ fn usage_failure(
         message = format!("{message} {}", rest.join(", "));
     }
     Failure::usage(message).hint(help)
+}
+
+/// The option and the value in "Error parsing option '--x' with value 'y': …".
+fn unparsed(output: &str) -> Option<(&str, &str)> {
+    let rest = output.strip_prefix("Error parsing option '")?;
+    let (option, rest) = rest.split_once("' with value '")?;
+    let (value, _) = rest.rsplit_once("': ")?;
+    Some((option, value))
 }
 
 fn dispatch(command: Box<Command>, source: Source) -> Outcome<Exit> {

@@ -27,23 +27,82 @@ fn help(arguments: &[&str], own: bool) -> String {
 
 #[test]
 fn mistakes_are_named_with_a_way_out() {
-    check(&["pipelin"], expect![[]]);
-    check(&["phase", "f.toml", "p", "--concurency=4"], expect![[]]);
-    check(&["phase", "f.toml"], expect![[]]);
-    check(&["phase", "f.toml", "p", "--concurrency=x"], expect![[]]);
-    check(&["phase", "f.toml", "p", "--concurrency"], expect![[]]);
-    check(&["phase", "f.toml", "p", "extra"], expect![[]]);
+    check(
+        &["pipelin"],
+        expect![[r#"
+        error: there is no command "pipelin" here
+        hint: did you mean `pipeline`? `carbontube --help` shows what there is
+    "#]],
+    );
+    check(
+        &["phase", "f.toml", "p", "--concurency=4"],
+        expect![[r#"
+        error: there is no option "--concurency" here
+        hint: did you mean `--concurrency`? `carbontube phase --help` shows what it takes
+    "#]],
+    );
+    check(
+        &["phase", "f.toml"],
+        expect![[r#"
+        error: required positional arguments not provided: job_type
+        hint: `carbontube phase --help` shows what it takes
+    "#]],
+    );
+    check(
+        &["phase", "f.toml", "p", "--concurrency=x"],
+        expect![[r#"
+            error: --concurrency: "x" is not a whole number
+            hint: `carbontube phase --help` shows what it takes
+        "#]],
+    );
+    check(
+        &["phase", "f.toml", "p", "--concurrency"],
+        expect![[r#"
+        error: no value provided for option '--concurrency'
+        hint: `carbontube phase --help` shows what it takes
+    "#]],
+    );
+    check(
+        &["phase", "f.toml", "p", "extra"],
+        expect![[r#"
+        error: there is no further argument "extra" here
+        hint: `carbontube phase --help` shows what it takes
+    "#]],
+    );
     check(
         &["phase", "f.toml", "p", "--push-connect=http://h:1"],
-        expect![[]],
+        expect![[r#"
+            error: --push-connect: "http://h:1" is not an address: http:// is not supported, tcp:// and ipc:// are
+            hint: write tcp://HOST:PORT (such as tcp://127.0.0.1:5050), tcp://*:PORT to listen on every interface, or ipc://PATH
+        "#]],
     );
     check(
         &["phase", "f.toml", "p", "--push-connect=tcp://*:1"],
-        expect![[]],
+        expect![[r#"
+            error: --push-connect: "tcp://*:1" is not an address: `*` is for listening; name the host
+            hint: write tcp://HOST:PORT (such as tcp://127.0.0.1:5050), tcp://*:PORT to listen on every interface, or ipc://PATH
+        "#]],
     );
-    check(&["phase", "f.toml", "p", "--timeout=soon"], expect![[]]);
-    check(&["enqueue", "127.0.0.1:5050", "p"], expect![[]]);
-    check(&["enqueue", "--wait=1"], expect![[]]);
+    check(
+        &["phase", "f.toml", "p", "--timeout=soon"],
+        expect![[r#"
+        error: --timeout: "soon" is not a duration; write a number with ms, s, m, h or d, such as 10m
+        hint: `carbontube phase --help` shows what it takes
+    "#]],
+    );
+    check(
+        &["enqueue", "127.0.0.1:5050", "p"],
+        expect![[r#"
+        error: address: "127.0.0.1:5050" is not an address: it does not start with tcp:// or ipc://
+        hint: write tcp://HOST:PORT (such as tcp://127.0.0.1:5050), tcp://*:PORT to listen on every interface, or ipc://PATH
+    "#]],
+    );
+    check(
+        &["enqueue", "--wait=1"],
+        expect![[r#"
+        error: --wait takes no value
+    "#]],
+    );
 }
 
 #[test]
@@ -59,7 +118,8 @@ fn help_lists_every_exit_code() {
 fn programs_of_ones_own_take_no_file() {
     assert!(help(&["phase", "--help"], false).contains("<file>"));
     let text = help(&["phase", "--help"], true);
-    assert!(!text.contains("file "), "{text}");
+    assert!(!text.contains("<file>"), "{text}");
+    assert!(!text.contains("the TOML file"), "{text}");
     let arguments = ["phase", "encode-video", "--concurrency=4"];
     let parsed = parse(
         "tinas-pipeline",

@@ -69,44 +69,94 @@ fn good_file_is_read_whole() {
 
 #[test]
 fn unknown_keys_are_refused_with_the_nearest() {
-    check("[[pipeline]]\nname = \"v\"\nphasse = []\n", expect![[]]);
-    check("[phase.a]\ncomand = [\"x\"]\n", expect![[]]);
-    check("[pipelines]\n", expect![[]]);
+    check(
+        "[[pipeline]]\nname = \"v\"\nphasse = []\n",
+        expect![[r#"
+        p.toml:3:1: unknown key "phasse"
+        hint: did you mean `phases`? a pipeline has: name, phases, storage"#]],
+    );
+    check(
+        "[phase.a]\ncomand = [\"x\"]\n",
+        expect![[r#"
+        p.toml:2:1: unknown key "comand"
+        hint: did you mean `command`? a phase has: command, mode, env, concurrency, timeout, attempts, backoff"#]],
+    );
+    check(
+        "[pipelines]\n",
+        expect![[r#"
+        p.toml:1:2: unknown key "pipelines"
+        hint: did you mean `pipeline`? a pipeline file has: pipeline, phase"#]],
+    );
 }
 
 #[test]
 fn unknown_phases_are_refused_with_the_nearest() {
     check(
         &format!("[[pipeline]]\nname = \"v\"\nphases = [\"encode-vide\"]\n{PHASE}"),
-        expect![[]],
+        expect![[r#"
+            p.toml:3:11: there is no [phase.encode-vide]
+            hint: did you mean `encode-video`? the file has: encode-video"#]],
     );
 }
 
 #[test]
 fn values_of_the_wrong_kind_are_refused() {
-    check("pipeline = 3", expect![[]]);
-    check("", expect![[]]);
-    check("[phase.a]\ncommand = \"x\"\n", expect![[]]);
-    check("[phase.a]\ncommand = []\n", expect![[]]);
-    check("[phase.a]\ncommand = [\"x\"]\nattempts = 0\n", expect![[]]);
-    check("[phase.a]\ncommand = [\"x\"]\ntimeout = 10\n", expect![[]]);
+    check(
+        "pipeline = 3",
+        expect![[r#"
+        p.toml:1:12: pipeline is an array of tables, not a whole number
+        hint: write [[pipeline]] with two brackets"#]],
+    );
+    check(
+        "",
+        expect![[r#"
+        p.toml:1:1: the file has no [[pipeline]]
+        hint: add [[pipeline]] with a name and its phases, such as phases = ["encode"]"#]],
+    );
+    check(
+        "[phase.a]\ncommand = \"x\"\n",
+        expect!["p.toml:2:11: command is a list of texts, not a text"],
+    );
+    check(
+        "[phase.a]\ncommand = []\n",
+        expect!["p.toml:2:11: the command is empty"],
+    );
+    check(
+        "[phase.a]\ncommand = [\"x\"]\nattempts = 0\n",
+        expect!["p.toml:3:12: attempts is a whole number from 1 to 1000, not 0"],
+    );
+    check(
+        "[phase.a]\ncommand = [\"x\"]\ntimeout = 10\n",
+        expect!["p.toml:3:11: timeout is a text in quotes, not a whole number"],
+    );
     check(
         "[phase.a]\ncommand = [\"x\"]\ntimeout = \"10 minutes\"\n",
-        expect![[]],
+        expect![[
+            r#"p.toml:3:11: "10 minutes" is not a duration; write a number with ms, s, m, h or d, such as 10m"#
+        ]],
     );
     check(
         "[phase.a]\ncommand = [\"x\"]\nbackoff = \"5m..1s\"\n",
-        expect![[]],
+        expect![[
+            r#"p.toml:3:11: backoff "5m..1s" ends before it begins; write the shorter one first, such as 1s..5m"#
+        ]],
     );
     check(
         "[phase.a]\ncommand = [\"x\"]\nmode = \"steam\"\n",
-        expect![[]],
+        expect![[r#"
+            p.toml:3:8: mode is "once" or "stream", not "steam"
+            hint: did you mean `stream`?"#]],
     );
-    check("[phase.a]\ncommand = [\"x\"\n", expect![[]]);
+    check(
+        "[phase.a]\ncommand = [\"x\"\n",
+        expect!["p.toml:2:15: not TOML: unclosed array, expected `]`"],
+    );
     check(
         &format!(
             "[[pipeline]]\nname = \"v\"\nphases = [\"encode-video\"]\nstorage = \"mysql:x\"\n{PHASE}"
         ),
-        expect![[]],
+        expect![[
+            r#"p.toml:4:11: storage "mysql:x": unknown scheme "mysql"; expected memory:, sled:PATH or redis://[USER:PASSWORD@]HOST[:PORT][/DB]"#
+        ]],
     );
 }
