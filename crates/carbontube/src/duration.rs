@@ -51,20 +51,24 @@ pub(crate) fn parse_option_duration(text: &str) -> Result<Duration, String> {
 /// A duration for people, in at most two units.
 pub(crate) fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
+    let two = |large: u64, large_unit: &str, small: u64, small_unit: &str| match small {
+        0 => format!("{large}{large_unit}"),
+        _ => format!("{large}{large_unit}{small:02}{small_unit}"),
+    };
     if duration < Duration::from_millis(1) {
         format!("{}us", duration.as_micros())
     } else if duration < Duration::from_secs(1) {
         format!("{}ms", duration.as_millis())
-    } else if seconds < 10 {
-        format!("{:.1}s", duration.as_secs_f64())
+    } else if seconds < 10 && duration.subsec_millis() >= 100 {
+        format!("{seconds}.{}s", duration.subsec_millis() / 100)
     } else if seconds < 60 {
         format!("{seconds}s")
     } else if seconds < 3600 {
-        format!("{}m{:02}s", seconds / 60, seconds % 60)
+        two(seconds / 60, "m", seconds % 60, "s")
     } else if seconds < 86_400 {
-        format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60)
+        two(seconds / 3600, "h", seconds % 3600 / 60, "m")
     } else {
-        format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600)
+        two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h")
     }
 }
 
@@ -107,5 +111,22 @@ mod tests {
             assert!(parse_duration(text).is_err(), "{text}");
         }
         assert_eq!(parse_option_duration("2"), Ok(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn durations_are_shown_in_two_units_at_most() {
+        for (ms, text) in [
+            (0, "0us"),
+            (250, "250ms"),
+            (1000, "1s"),
+            (2540, "2.5s"),
+            (59_900, "59s"),
+            (600_000, "10m"),
+            (605_000, "10m05s"),
+            (7_260_000, "2h01m"),
+            (90_000_000, "1d01h"),
+        ] {
+            assert_eq!(format_duration(Duration::from_millis(ms)), text);
+        }
     }
 }
