@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use carbontube_protocol::message::Message as Wire;
 use carbontube_protocol::original::{self, OriginalMessage};
-use carbontube_protocol::{JobId, Limits, decode, decode_event};
+use carbontube_protocol::{Header, JobId, Limits, decode, decode_event};
 use carbontube_transport::{Message, Pull, Subscribe};
 
+use crate::codecs::WorkerCodecs;
 use crate::core::Input;
 use crate::error::SocketRole;
 use crate::queue::InputQueue;
@@ -48,6 +49,7 @@ pub(crate) async fn pull(
 pub(crate) async fn subscribe(
     mut socket: Subscribe,
     limits: Limits,
+    codecs: Arc<WorkerCodecs>,
     queue: Arc<InputQueue>,
     tally: Arc<Tally>,
     stop: Stop,
@@ -62,6 +64,10 @@ pub(crate) async fn subscribe(
                 continue;
             }
         };
+        if let (Input::Heartbeat(heartbeat), Ok(header)) = (&input, Header::from_bytes(&frames[1]))
+        {
+            codecs.heard(&heartbeat.address, header.codec);
+        }
         if queue.put(input, bytes).await.is_err() {
             break;
         }

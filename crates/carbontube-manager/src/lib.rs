@@ -5,6 +5,7 @@
 
 mod api;
 mod clock;
+mod codecs;
 pub mod core;
 mod definition;
 mod engine;

@@ -12,6 +12,7 @@ use futures_lite::future;
 
 use crate::api::{self, Clients};
 use crate::clock::Clock;
+use crate::codecs::WorkerCodecs;
 use crate::core::{Core, Input};
 use crate::engine::{self, Ended, Engine};
 use crate::error::{RunError, SocketRole, StartError};
@@ -175,6 +176,7 @@ impl Manager {
             ("store", keeper.shared().beat.clone()),
         ]));
         let sender = sockets.api.sender();
+        let codecs = Arc::new(WorkerCodecs::default());
         let tasks = vec![
             spawn(intake::pull(
                 sockets.pull,
@@ -186,6 +188,7 @@ impl Manager {
             spawn(intake::subscribe(
                 sockets.subscribe,
                 limits.clone(),
+                codecs.clone(),
                 queue.clone(),
                 tally.clone(),
                 stop.clone(),
@@ -219,7 +222,7 @@ impl Manager {
                 tally.clone(),
             )),
         ];
-        let pipes = Pipes::new(options.transport, queue.clone(), tally.clone());
+        let pipes = Pipes::new(options.transport, codecs, queue.clone(), tally.clone());
         let engine = Engine {
             core,
             clock,

@@ -12,6 +12,7 @@ use carbontube_protocol::{Address, Codec, encode};
 use carbontube_transport::{LinkState, Options, Push, Reason};
 use futures_lite::future;
 
+use crate::codecs::WorkerCodecs;
 use crate::core::{Input, PipeId};
 use crate::queue::InputQueue;
 use crate::tally::Tally;
@@ -26,6 +27,7 @@ const LINGER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Pipes {
     options: Options,
+    codecs: Arc<WorkerCodecs>,
     queue: Arc<InputQueue>,
     tally: Arc<Tally>,
     pipes: HashMap<PipeId, (Sender<Outgoing>, JoinHandle<()>)>,
@@ -39,9 +41,15 @@ enum Outgoing {
 }
 
 impl Pipes {
-    pub(crate) fn new(options: Options, queue: Arc<InputQueue>, tally: Arc<Tally>) -> Pipes {
+    pub(crate) fn new(
+        options: Options,
+        codecs: Arc<WorkerCodecs>,
+        queue: Arc<InputQueue>,
+        tally: Arc<Tally>,
+    ) -> Pipes {
         Pipes {
             options,
+            codecs,
             queue,
             tally,
             pipes: HashMap::new(),
@@ -55,6 +63,7 @@ impl Pipes {
             address,
             self.options.clone(),
             receiver,
+            self.codecs.clone(),
             self.queue.clone(),
             self.tally.clone(),
         );
@@ -108,6 +117,7 @@ async fn run(
     address: Address,
     options: Options,
     messages: Receiver<Outgoing>,
+    codecs: Arc<WorkerCodecs>,
     queue: Arc<InputQueue>,
     tally: Arc<Tally>,
 ) {
@@ -139,7 +149,7 @@ async fn run(
             }
             Step::State(LinkState::Closed) | Step::Send(None) => break,
             Step::Send(Some(outgoing)) => {
-                if !deliver(&push, outgoing).await {
+                if !deliver(&push, codecs.of(&address), outgoing).await {
                     tally.pipe_messages_dropped.bump();
                 }
             }
@@ -154,9 +164,9 @@ enum Step {
 }
 
 /// Whether the message was accepted; waits for room as long as the connection lasts.
-async fn deliver(push: &Push, outgoing: Outgoing) -> bool {
+async fn deliver(push: &Push, codec: Codec, outgoing: Outgoing) -> bool {
     let frames = match outgoing {
-        Outgoing::Message(message) => encode(&message, Codec::Bincode),
+        Outgoing::Message(message) => encode(&message, codec),
         Outgoing::Frame(frame) => vec![frame],
     };
     let Err(rejected) = push.try_send(frames) else {
