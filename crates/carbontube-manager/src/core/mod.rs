@@ -1,10 +1,26 @@
 //! The manager's decisions, without I/O, clock, threads or randomness of its own.
 
+mod dispatch;
 mod effect;
+mod heartbeat;
+mod history;
 mod input;
+mod intake;
+mod job;
+mod journal;
 mod machine;
 mod options;
+mod original;
+mod pages;
+mod payload;
+mod query;
+mod record;
 mod recovery;
+mod results;
+#[cfg(test)]
+mod tests;
+mod waits;
+mod worker;
 
 pub use effect::{Commit, CommitId, Effect, Gated, PipeId, RecordSeq};
 pub use input::{ClientId, Input, StoreFault};

@@ -1,11 +1,20 @@
 //! Builds a core from the journal's pages.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use carbontube_protocol::{JobType, ManagerId, PipelineName, Timestamp};
+use bytes::Bytes;
+use carbontube_protocol::message::JobState;
+use carbontube_protocol::{JobId, JobType, ManagerId, PipelineName, Timestamp};
 use carbontube_storage::PageSeq;
 
-use super::{Core, CoreOptions};
+use super::history::{Entry, History};
+use super::job::{Job, Jobs, Rare};
+use super::journal::{Journal, PageUse};
+use super::machine::{Core, PhaseTally, Random};
+use super::pages::Joiner;
+use super::payload::Payloads;
+use super::record::{self, ChangeRecord, End, PastRecord, Record, Standing, StateRecord};
+use super::{CoreOptions, RecordSeq};
 use crate::PipelineDefinition;
 
 /// Why a core cannot be built from a journal.
@@ -39,11 +48,34 @@ pub enum RecoverError {
     },
 }
 
-/// Builds a [`Core`] from pages: all of the journal, then all of the history.
+/// Builds a [`Core`] from pages: all of the journal, then all of the history, each in
+/// order. A page of no bytes was lost to damage and is skipped.
 #[derive(Debug)]
 pub struct Recovery {
     definition: PipelineDefinition,
     options: CoreOptions,
+    state: Option<(StateRecord, PageSeq)>,
+    jobs: BTreeMap<u64, Found>,
+    ids: HashMap<JobId, u64>,
+    next_found: u64,
+    pages: BTreeMap<PageSeq, u64>,
+    next: PageSeq,
+    past_next: PageSeq,
+    joiner: Joiner,
+    past_joiner: Joiner,
+    history: History,
+    pages_lost: u64,
+    records_unmatched: u64,
+}
+
+/// A live job as the records so far tell it.
+#[derive(Debug)]
+struct Found {
+    home: PageSeq,
+    bytes: u32,
+    enqueued_at: Timestamp,
+    change: ChangeRecord,
+    rare: Rare,
 }
 
 impl Recovery {
@@ -52,6 +84,18 @@ impl Recovery {
         Recovery {
             definition,
             options,
+            state: None,
+            jobs: BTreeMap::new(),
+            ids: HashMap::new(),
+            next_found: 1,
+            pages: BTreeMap::new(),
+            next: PageSeq::FIRST,
+            past_next: PageSeq::FIRST,
+            joiner: Joiner::default(),
+            past_joiner: Joiner::default(),
+            history: History::default(),
+            pages_lost: 0,
+            records_unmatched: 0,
         }
     }
 
@@ -60,7 +104,95 @@ impl Recovery {
     /// # Errors
     /// [`RecoverError`] when it belongs to another pipeline or cannot be read.
     pub fn journal_page(&mut self, seq: PageSeq, bytes: &[u8]) -> Result<(), RecoverError> {
-        let _ = (seq, bytes);
+        self.next = seq.next();
+        self.pages.insert(seq, bytes.len() as u64);
+        if bytes.is_empty() {
+            self.pages_lost += 1;
+            self.joiner.lost();
+            return Ok(());
+        }
+        let unreadable = |reason| RecoverError::Unreadable {
+            log: "journal",
+            page: seq,
+            reason,
+        };
+        let page = Bytes::copy_from_slice(bytes);
+        let (home, records) = self.joiner.page(seq, &page).map_err(unreadable)?;
+        for bytes in records {
+            let (record, _) = record::decode::<Record>(&bytes).map_err(unreadable)?;
+            self.record(home, bytes.len(), record)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, home: PageSeq, bytes: usize, record: Record) -> Result<(), RecoverError> {
+        match record {
+            Record::State(state) => {
+                if state.pipeline != *self.definition.name() {
+                    return Err(RecoverError::OtherPipeline {
+                        found: state.pipeline,
+                        expected: self.definition.name().clone(),
+                    });
+                }
+                self.state = Some((state, home));
+            }
+            Record::Job(job) => {
+                if job.accepted
+                    && let Some((state, _)) = &mut self.state
+                {
+                    state.totals.enqueued += 1;
+                }
+                let no = match self.ids.get(&job.change.id) {
+                    Some(no) => *no,
+                    None => {
+                        let no = self.next_found;
+                        self.next_found += 1;
+                        self.ids.insert(job.change.id.clone(), no);
+                        no
+                    }
+                };
+                let rare = Rare {
+                    attempts: job.attempts,
+                    traceparent: job.traceparent,
+                    ..Rare::default()
+                };
+                let found = Found {
+                    home,
+                    bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+                    enqueued_at: job.enqueued_at,
+                    change: job.change,
+                    rare,
+                };
+                self.jobs.insert(no, found);
+            }
+            Record::Change(mut change) => {
+                let no = self.ids.get(&change.id);
+                let Some(found) = no.and_then(|no| self.jobs.get_mut(no)) else {
+                    self.records_unmatched += 1;
+                    return Ok(());
+                };
+                found.rare.attempts.extend(change.attempt.take());
+                let over = found
+                    .rare
+                    .attempts
+                    .len()
+                    .saturating_sub(super::job::ATTEMPTS_KEPT_MAX);
+                found.rare.attempts.drain(..over);
+                found.change = change;
+            }
+            Record::Ended { id, end } => {
+                if let Some(no) = self.ids.remove(&id) {
+                    self.jobs.remove(&no);
+                }
+                if let Some((state, _)) = &mut self.state {
+                    match end {
+                        End::Finished => state.totals.success += 1,
+                        End::Cancelled => state.totals.cancelled += 1,
+                        End::Discarded => {}
+                    }
+                }
+            }
+        }
         Ok(())
     }
 
@@ -69,7 +201,24 @@ impl Recovery {
     /// # Errors
     /// [`RecoverError`] when it cannot be read.
     pub fn history_page(&mut self, seq: PageSeq, bytes: &[u8]) -> Result<(), RecoverError> {
-        let _ = (seq, bytes);
+        self.past_next = seq.next();
+        self.history.put(seq, bytes.len() as u64);
+        if bytes.is_empty() {
+            self.pages_lost += 1;
+            self.past_joiner.lost();
+            return Ok(());
+        }
+        let unreadable = |reason| RecoverError::Unreadable {
+            log: "history",
+            page: seq,
+            reason,
+        };
+        let page = Bytes::copy_from_slice(bytes);
+        let (home, records) = self.past_joiner.page(seq, &page).map_err(unreadable)?;
+        for bytes in records {
+            let (past, _) = record::decode::<PastRecord>(&bytes).map_err(unreadable)?;
+            self.history.add(past.id.clone(), Entry::of(home, &past));
+        }
         Ok(())
     }
 
@@ -79,13 +228,118 @@ impl Recovery {
     /// # Errors
     /// [`RecoverError`] when jobs stand at a phase that is gone.
     pub fn finish(self, now: Timestamp, fresh: ManagerId, seed: u64) -> Result<Core, RecoverError> {
-        let _ = (now, seed);
-        Ok(Core {
-            definition: self.definition,
-            options: self.options,
-            manager: fresh,
-            epoch: 1,
-            effects: VecDeque::new(),
-        })
+        let definition = self.definition;
+        let options = self.options;
+        let phase_of = |job_type: &JobType| {
+            let phases = definition.phases();
+            let index = phases.iter().position(|phase| phase.job_type == *job_type);
+            index.and_then(|index| u16::try_from(index).ok())
+        };
+        let phases = definition.phases().len();
+        let mut jobs = Jobs::new(phases);
+        let mut journal = Journal::new(self.next, self.past_next, options.page_bytes);
+        for (seq, bytes) in self.pages {
+            journal.page_bytes += bytes;
+            let page = PageUse {
+                bytes,
+                ..PageUse::default()
+            };
+            journal.pages.insert(seq, page);
+        }
+        let mut tickets = BTreeSet::new();
+        for (_, found) in self.jobs {
+            let change = found.change;
+            let Some(phase) = phase_of(&change.job_type) else {
+                return Err(RecoverError::VanishedPhase {
+                    job_type: change.job_type,
+                    pipeline: definition.name().clone(),
+                });
+            };
+            tickets.insert(change.ticket);
+            let mut rare = found.rare;
+            rare.failure = change.failure;
+            rare.settled = change.settled;
+            let state = match change.standing {
+                Standing::Ready => JobState::Enqueued,
+                Standing::Failed => JobState::Failed,
+                Standing::Waiting { until } => {
+                    rare.until = Some(until);
+                    JobState::Scheduled
+                }
+            };
+            let is_rare = rare.until.is_some()
+                || rare.failure.is_some()
+                || rare.settled.is_some()
+                || rare.traceparent.is_some()
+                || !rare.attempts.is_empty();
+            let no = jobs.insert(Job {
+                id: change.id,
+                state,
+                phase,
+                tries: change.tries,
+                losses: change.losses,
+                ticket: change.ticket,
+                enqueued_at: found.enqueued_at,
+                changed_at: change.changed_at,
+                home: found.home,
+                bytes: found.bytes,
+                after: RecordSeq(0),
+                attempt: None,
+                rare: is_rare.then(|| Box::new(rare)),
+            });
+            journal.settle(no, found.home, found.bytes);
+        }
+        let last_ticket = tickets.last().copied().unwrap_or(0);
+        jobs.next_ticket = last_ticket + 1;
+        let waiting: u64 = (0..phases).map(|phase| jobs.counts(phase).enqueued).sum();
+        let state = self.state.map(|(state, _)| state);
+        let manager = state.as_ref().map_or(fresh, |state| state.manager);
+        let epoch = state.as_ref().map_or(1, |state| state.epoch + 1);
+        let phase_map = state.as_ref().map_or(Vec::new(), |state| {
+            state.phases.iter().map(phase_of).collect()
+        });
+        let paused = state.as_ref().map_or(BTreeSet::new(), |state| {
+            state.paused.iter().filter_map(phase_of).collect()
+        });
+        let grace = options.adoption_grace;
+        let mut core = Core {
+            payloads: Payloads::new(options.payload_cache_bytes_max),
+            definition,
+            manager,
+            epoch,
+            started_at: now,
+            effects: Default::default(),
+            recovered_below: jobs.next_ticket,
+            jobs,
+            workers: Default::default(),
+            journal,
+            history: self.history,
+            settled: Default::default(),
+            waits: Default::default(),
+            phases: vec![PhaseTally::default(); phases],
+            totals: state.as_ref().map(|state| state.totals).unwrap_or_default(),
+            paused_all: state.as_ref().is_some_and(|state| state.paused_all),
+            paused,
+            draining: false,
+            stopped: false,
+            adopting_until: (waiting > 0).then(|| now + grace),
+            phase_map,
+            next_attempt: 1,
+            acks: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            duplicates: BTreeMap::new(),
+            housekeeping_at: None,
+            random: Random(seed),
+            options,
+        };
+        core.count("pages_lost", self.pages_lost);
+        core.count("records_unmatched", self.records_unmatched);
+        core.journal_state();
+        let reason = match core.adopting_until {
+            Some(_) => "has started, and asks workers what they hold",
+            None => "has started",
+        };
+        core.publish_state(now, reason.to_owned());
+        Ok(core)
     }
 }

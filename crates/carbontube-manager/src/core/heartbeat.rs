@@ -1,0 +1,514 @@
+//! What workers say about themselves: registration, reconciliation, adoption, loss.
+
+use carbontube_protocol::message::{
+    EventKind, FailureKind, Heartbeat, Held as HeldReport, HeldState, Hello, JobState, WorkerState,
+    WorkerStatus,
+};
+use carbontube_protocol::{Address, AttemptId, Timestamp, WorkerId};
+
+use super::machine::Core;
+use super::record::End;
+use super::worker::{Held, Pipe, Worker};
+use super::{Effect, PipeId, RecordSeq};
+
+/// How many worker timeouts a lost worker stays in view.
+const LOST_KEPT: u32 = 12;
+
+impl Core {
+    pub(super) fn handle_heartbeat(&mut self, beat: Heartbeat, now: Timestamp) {
+        let Some(phase) = self.phase_of(beat.job_type.as_str()) else {
+            return self.count("workers_of_unknown_phase", 1);
+        };
+        let id = beat.worker;
+        let slots = beat.slots.clamp(1, self.options.slots_max.max(1));
+        let was_lost = self
+            .workers
+            .table
+            .get(&id)
+            .is_some_and(|worker| worker.lost);
+        let known = self.register(id, phase, &beat.address, false, slots, now);
+        if !known {
+            return;
+        }
+        let Some(worker) = self.workers.table.get_mut(&id) else {
+            return;
+        };
+        let was_draining = worker.draining;
+        worker.shared = beat.shared_address;
+        worker.slots = slots;
+        worker.draining = beat.state == WorkerState::Draining;
+        worker.success_count = beat.success_count;
+        worker.failed_count = beat.failed_count;
+        worker.host = beat.host;
+        worker.pid = beat.pid;
+        worker.started_at = beat.started_at;
+        worker.version = beat.version;
+        if was_draining != worker.draining || was_lost {
+            let status = self.workers.table.get(&id).map(|w| self.workers.status(w));
+            self.publish_worker(id, now, status.unwrap_or(WorkerStatus::Available));
+        }
+        let ours = beat
+            .managers
+            .into_iter()
+            .find(|held| held.manager == self.manager);
+        let (received, held) = match ours {
+            Some(ours) if ours.epoch == self.epoch => (ours.sequence, ours.held),
+            Some(ours) => (0, ours.held),
+            None => (0, Vec::new()),
+        };
+        self.reconcile(id, received, &held, now);
+    }
+
+    /// Makes a worker known, or follows its address; false when there is no room.
+    pub(super) fn register(
+        &mut self,
+        id: WorkerId,
+        phase: u16,
+        address: &Address,
+        original: bool,
+        slots: u32,
+        now: Timestamp,
+    ) -> bool {
+        if let Some(worker) = self.workers.table.get_mut(&id) {
+            worker.last_seen = now;
+            worker.lost = false;
+            if worker.phase != phase {
+                self.lose(id, now, "worker changed its phase");
+                if let Some(worker) = self.workers.table.get_mut(&id) {
+                    worker.phase = phase;
+                    worker.lost = false;
+                }
+            }
+            let moved = self.workers.table.get(&id).map(|worker| &worker.address) != Some(address);
+            if moved {
+                self.leave_pipe(id);
+                let pipe = self.pipe_to(address, original, id);
+                if let Some(worker) = self.workers.table.get_mut(&id) {
+                    worker.address = address.clone();
+                    worker.pipe = pipe;
+                    worker.received = 0;
+                }
+            }
+            return true;
+        }
+        if self.workers.table.len() >= self.options.workers_max {
+            self.count("workers_refused", 1);
+            return false;
+        }
+        let pipe = self.pipe_to(address, original, id);
+        let worker = Worker {
+            phase,
+            address: address.clone(),
+            shared: false,
+            original,
+            pipe,
+            slots,
+            draining: false,
+            lost: false,
+            attempts: Default::default(),
+            quarantine: None,
+            full_until: Timestamp::ZERO,
+            received: 0,
+            last_seen: now,
+            started_at: Timestamp::ZERO,
+            success_count: 0,
+            failed_count: 0,
+            host: String::new(),
+            pid: 0,
+            version: String::new(),
+        };
+        self.workers.table.insert(id, worker);
+        self.wake_at(now + self.options.worker_timeout);
+        self.publish_worker(id, now, WorkerStatus::Connecting);
+        true
+    }
+
+    fn pipe_to(&mut self, address: &Address, original: bool, id: WorkerId) -> PipeId {
+        if let Some(found) = self.workers.by_address.get(address).copied()
+            && let Some(pipe) = self.workers.pipes.get_mut(&found)
+        {
+            pipe.workers.insert(id);
+            return found;
+        }
+        self.workers.next_pipe += 1;
+        let pipe = PipeId(self.workers.next_pipe);
+        self.workers.by_address.insert(address.clone(), pipe);
+        self.workers.pipes.insert(
+            pipe,
+            Pipe {
+                address: address.clone(),
+                up: false,
+                original,
+                sequence: 0,
+                workers: [id].into(),
+            },
+        );
+        let address = address.clone();
+        self.effect(RecordSeq(0), Effect::OpenPipe { pipe, address });
+        pipe
+    }
+
+    fn leave_pipe(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.table.get(&id) else {
+            return;
+        };
+        let pipe_id = worker.pipe;
+        let Some(pipe) = self.workers.pipes.get_mut(&pipe_id) else {
+            return;
+        };
+        pipe.workers.remove(&id);
+        if pipe.workers.is_empty() {
+            let address = pipe.address.clone();
+            self.workers.pipes.remove(&pipe_id);
+            self.workers.by_address.remove(&address);
+            self.effect(RecordSeq(0), Effect::ClosePipe { pipe: pipe_id });
+        }
+    }
+
+    /// A pipe that is up but delivers nothing is broken: a new one takes its place.
+    fn reopen_pipe(&mut self, pipe_id: PipeId) {
+        let Some(pipe) = self.workers.pipes.remove(&pipe_id) else {
+            return;
+        };
+        self.count("pipes_reopened", 1);
+        self.workers.by_address.remove(&pipe.address);
+        self.effect(RecordSeq(0), Effect::ClosePipe { pipe: pipe_id });
+        self.workers.next_pipe += 1;
+        let new = PipeId(self.workers.next_pipe);
+        for id in &pipe.workers {
+            if let Some(worker) = self.workers.table.get_mut(id) {
+                worker.pipe = new;
+            }
+        }
+        let address = pipe.address.clone();
+        self.workers.by_address.insert(address.clone(), new);
+        // The sequence goes on: workers count by manager and epoch, not by connection.
+        self.workers.pipes.insert(new, Pipe { up: false, ..pipe });
+        self.effect(RecordSeq(0), Effect::OpenPipe { pipe: new, address });
+    }
+
+    pub(super) fn handle_pipe_up(&mut self, pipe: PipeId, now: Timestamp) {
+        let Some(found) = self.workers.pipes.get_mut(&pipe) else {
+            return;
+        };
+        found.up = true;
+        let (workers, original) = (found.workers.clone(), found.original);
+        if !original {
+            let head = self.head(pipe);
+            let timeout = self.options.worker_timeout.as_millis();
+            let hello = Hello {
+                head,
+                pipeline: self.definition.name().clone(),
+                worker_timeout_ms: u64::try_from(timeout).unwrap_or(u64::MAX),
+            };
+            let message = hello.into();
+            self.effect(RecordSeq(0), Effect::ToPipe { pipe, message });
+        }
+        for id in workers {
+            if let Some(worker) = self.workers.table.get(&id) {
+                let status = self.workers.status(worker);
+                self.publish_worker(id, now, status);
+            }
+        }
+    }
+
+    pub(super) fn handle_pipe_down(&mut self, pipe: PipeId, now: Timestamp) {
+        let Some(found) = self.workers.pipes.get_mut(&pipe) else {
+            return;
+        };
+        found.up = false;
+        for id in found.workers.clone() {
+            self.publish_worker(id, now, WorkerStatus::Connecting);
+        }
+    }
+
+    /// Any word of a worker is a sign of life.
+    pub(super) fn seen(&mut self, id: WorkerId, now: Timestamp) {
+        if let Some(worker) = self.workers.table.get_mut(&id) {
+            worker.last_seen = now;
+        }
+    }
+
+    fn reconcile(&mut self, id: WorkerId, received: u64, held: &[HeldReport], now: Timestamp) {
+        let Some(worker) = self.workers.table.get_mut(&id) else {
+            return;
+        };
+        worker.received = worker.received.max(received);
+        let shared = worker.shared;
+        let reported: std::collections::BTreeSet<AttemptId> =
+            held.iter().map(|held| held.attempt).collect();
+        for held in held {
+            self.reconcile_held(id, held, now);
+        }
+        let timeout = self.options.worker_timeout;
+        let durable = self.journal.durable;
+        let Some(worker) = self.workers.table.get_mut(&id) else {
+            return;
+        };
+        let pipe = worker.pipe;
+        let mut lost = Vec::new();
+        let mut stalled = Vec::new();
+        for (attempt, held) in &mut worker.attempts {
+            if held.recalled.is_some_and(|recall| recall <= received) && reported.contains(attempt)
+            {
+                held.recalled = None;
+            }
+            if reported.contains(attempt) {
+                continue;
+            }
+            if held.after > durable {
+                held.since = now;
+            } else if shared {
+                // Another worker behind the address may have it, and will say so.
+                if now.since(held.since) >= timeout {
+                    lost.push(*attempt);
+                }
+            } else if held.sequence <= received {
+                lost.push(*attempt);
+            } else if now.since(held.since) >= timeout {
+                stalled.push(*attempt);
+            }
+        }
+        for attempt in lost {
+            self.give_up(id, attempt, "lost on the way", now);
+        }
+        if !stalled.is_empty() {
+            for attempt in stalled {
+                self.give_up(id, attempt, "the pipe was silent", now);
+            }
+            self.reopen_pipe(pipe);
+        }
+    }
+
+    fn give_up(&mut self, id: WorkerId, attempt: AttemptId, cause: &'static str, now: Timestamp) {
+        let held = self
+            .workers
+            .table
+            .get(&id)
+            .and_then(|w| w.attempts.get(&attempt));
+        let Some(job) = held.map(|held| held.job.clone()) else {
+            return;
+        };
+        self.release(id, attempt);
+        self.settled.note(attempt, Some(cause));
+        self.count("attempts_given_up", 1);
+        let no = self.jobs.no(&job);
+        self.requeue(no, attempt, now);
+    }
+
+    fn reconcile_held(&mut self, id: WorkerId, held: &HeldReport, now: Timestamp) {
+        let attempt = held.attempt;
+        let Some(worker) = self.workers.table.get_mut(&id) else {
+            return;
+        };
+        let (pipe, shared) = (worker.pipe, worker.shared);
+        let is_ours = match worker.attempts.get_mut(&attempt) {
+            Some(ours) => {
+                ours.reported = Some(held.state);
+                true
+            }
+            None => false,
+        };
+        let phase = self.phase_now(attempt, held.phase);
+        let no = self.jobs.no(&held.job);
+        let job = no.and_then(|no| self.jobs.job(no));
+        let Some(((no, job), phase)) = no
+            .zip(job)
+            .zip(phase)
+            .filter(|((_, job), phase)| job.phase == *phase && job.state != JobState::Failed)
+        else {
+            // Decided without it: the worker need not keep or run it.
+            if held.state == HeldState::Done {
+                self.acks.entry((pipe, 0)).or_default().1.push(attempt);
+                let last = self.journal.last;
+                self.acks.entry((pipe, 0)).or_default().0 = last;
+            } else if !is_ours || self.jobs.no(&held.job).is_none() {
+                self.send_cancel(id, attempt);
+            }
+            return;
+        };
+        if job.attempt.map(|(current, _)| current) == Some(attempt) {
+            let holder = job.attempt.map(|(_, holder)| holder);
+            if holder != Some(id) {
+                let from = holder.unwrap_or(id);
+                let moved = self
+                    .workers
+                    .table
+                    .get_mut(&from)
+                    .and_then(|worker| worker.attempts.remove(&attempt));
+                self.hold(
+                    id,
+                    attempt,
+                    held,
+                    phase,
+                    moved.map_or(0, |m| m.sequence),
+                    now,
+                );
+                if let Some(job) = self.jobs.job_mut(no) {
+                    job.attempt = Some((attempt, id));
+                }
+            }
+            return;
+        }
+        match (job.state, held.state) {
+            // Its result is on the way and decides by itself.
+            (_, HeldState::Done) if job.state != JobState::Enqueued => {}
+            // A hand-back may have overtaken an older heartbeat; what has not started
+            // loses nothing by being cancelled.
+            (JobState::Enqueued, HeldState::Queued) if attempt.epoch == self.epoch && !shared => {
+                self.send_cancel(id, attempt);
+            }
+            (JobState::Enqueued, _) => {
+                self.count("attempts_adopted", 1);
+                self.hold(id, attempt, held, phase, 0, now);
+                self.jobs.transition(no, JobState::Running, now, |job| {
+                    job.attempt = Some((attempt, id));
+                });
+                self.publish_job(no, now, Some(id));
+            }
+            _ => self.send_cancel(id, attempt),
+        }
+    }
+
+    fn hold(
+        &mut self,
+        id: WorkerId,
+        attempt: AttemptId,
+        held: &HeldReport,
+        phase: u16,
+        sequence: u64,
+        now: Timestamp,
+    ) {
+        if let Some(worker) = self.workers.table.get_mut(&id) {
+            worker.attempts.insert(
+                attempt,
+                Held {
+                    job: held.job.clone(),
+                    phase,
+                    sequence,
+                    after: RecordSeq(0),
+                    since: now,
+                    reported: Some(held.state),
+                    recalled: None,
+                },
+            );
+        }
+    }
+
+    /// Takes every attempt from a worker; a job that may have been running counts a loss.
+    fn lose(&mut self, id: WorkerId, now: Timestamp, cause: &'static str) {
+        let Some(worker) = self.workers.table.get_mut(&id) else {
+            return;
+        };
+        worker.lost = true;
+        let suspects: Vec<(AttemptId, bool)> = worker
+            .attempts
+            .keys()
+            .map(|attempt| (*attempt, worker.may_run(*attempt)))
+            .collect();
+        for (attempt, ran) in suspects {
+            let held = self
+                .workers
+                .table
+                .get(&id)
+                .and_then(|w| w.attempts.get(&attempt));
+            let no = held.and_then(|held| self.jobs.no(&held.job));
+            let current = no
+                .and_then(|no| self.jobs.job(no))
+                .and_then(|job| job.attempt);
+            self.give_up(id, attempt, cause, now);
+            let Some(no) = no.filter(|_| ran && current == Some((attempt, id))) else {
+                continue;
+            };
+            if let Some(job) = self.jobs.job_mut(no) {
+                job.losses += 1;
+                let losses = job.losses;
+                if losses >= self.options.poison_losses {
+                    let message = format!("{losses} workers were lost while they ran it");
+                    self.fail_job(no, Some(id), FailureKind::Poison, message, now);
+                } else {
+                    self.journal_change(no, None);
+                    let job = self.jobs.job(no);
+                    let phase = job.map_or(0, |job| usize::from(job.phase));
+                    let failures = &mut self.phases[phase].failures;
+                    *failures.entry(FailureKind::WorkerLost).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_workers(&mut self, now: Timestamp) {
+        self.housekeeping_at = None;
+        let timeout = self.options.worker_timeout;
+        let silent: Vec<(WorkerId, bool)> = self
+            .workers
+            .table
+            .iter()
+            .filter(|(_, worker)| worker.last_seen + timeout <= now)
+            .map(|(id, worker)| (*id, worker.lost))
+            .collect();
+        for (id, was_lost) in silent {
+            if !was_lost {
+                self.lose(id, now, "worker thought lost");
+                self.count("workers_lost", 1);
+                self.publish_worker(id, now, WorkerStatus::Lost);
+            }
+            let last_seen = self.workers.table.get(&id).map(|worker| worker.last_seen);
+            if last_seen.is_some_and(|seen| seen + timeout * LOST_KEPT <= now) {
+                self.leave_pipe(id);
+                self.workers.table.remove(&id);
+            }
+        }
+        self.check_original_leases(now);
+        let next = self
+            .workers
+            .table
+            .values()
+            .map(|worker| match worker.lost {
+                true => worker.last_seen + timeout * LOST_KEPT,
+                false => worker.last_seen + timeout,
+            })
+            .chain(self.next_original_lease())
+            .chain(
+                self.workers
+                    .table
+                    .values()
+                    .map(|worker| worker.full_until)
+                    .filter(|at| *at > now),
+            )
+            .min();
+        if let Some(next) = next {
+            self.wake_at(next);
+        }
+    }
+
+    pub(super) fn handle_goodbye(&mut self, id: WorkerId, now: Timestamp) {
+        let Some(worker) = self.workers.table.get(&id) else {
+            return;
+        };
+        let kind = EventKind::Worker {
+            worker: id,
+            job_type: self.job_type(worker.phase).clone(),
+            status: WorkerStatus::Gone,
+            host: worker.host.clone(),
+            slots: worker.slots,
+        };
+        let attempts: Vec<AttemptId> = worker.attempts.keys().copied().collect();
+        for attempt in attempts {
+            self.give_up(id, attempt, "worker left", now);
+        }
+        self.leave_pipe(id);
+        self.workers.table.remove(&id);
+        self.publish(now, kind);
+    }
+
+    /// Stops a job at once: durable now, and the worker is told.
+    pub(super) fn cancel_job(&mut self, no: u64, now: Timestamp) {
+        let running = self.jobs.job(no).and_then(|job| job.attempt);
+        let payload = self.payload(no).unwrap_or_default();
+        self.end(no, End::Cancelled, payload, now);
+        if let Some((attempt, worker)) = running {
+            self.send_cancel(worker, attempt);
+        }
+    }
+}

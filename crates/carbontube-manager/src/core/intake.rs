@@ -1,0 +1,140 @@
+//! New jobs: checked, journaled, confirmed.
+
+use carbontube_protocol::message::{
+    Code, Enqueue, EnqueueOutcome, Enqueued, JobState, NewJob, Refusal,
+};
+use carbontube_protocol::{JobId, PipelineName, Timestamp, check_instructions};
+use carbontube_storage::PageSeq;
+
+use super::job::{Job, Rare};
+use super::machine::Core;
+use super::{ClientId, RecordSeq};
+
+impl Core {
+    pub(super) fn handle_enqueue(&mut self, client: ClientId, request: Enqueue, now: Timestamp) {
+        if request.pipeline != *self.definition.name() {
+            self.count("refused_unknown_pipeline", 1);
+            let message = self.other_pipeline(&request.pipeline);
+            let refusal = Refusal {
+                request: Some(request.request),
+                code: Code::UnknownPipeline,
+                message,
+            };
+            return self.to_client(RecordSeq(0), client, refusal.into());
+        }
+        let outcomes: Vec<EnqueueOutcome> = request
+            .jobs
+            .into_iter()
+            .map(|job| self.accept(job, now))
+            .collect();
+        // A rejection promises nothing, and must reach the client while nothing is durable.
+        let promises = outcomes
+            .iter()
+            .any(|outcome| !matches!(outcome, EnqueueOutcome::Rejected { .. }));
+        let after = if promises {
+            self.journal.last
+        } else {
+            RecordSeq(0)
+        };
+        let answer = Enqueued {
+            request: request.request,
+            outcomes,
+        };
+        self.to_client(after, client, answer.into());
+    }
+
+    pub(super) fn other_pipeline(&self, found: &PipelineName) -> String {
+        format!(
+            "this manager is for pipeline {}, not for {found}",
+            self.definition.name()
+        )
+    }
+
+    pub(super) fn handle_unconfirmed(
+        &mut self,
+        pipeline: Option<&PipelineName>,
+        jobs: Vec<NewJob>,
+        now: Timestamp,
+    ) {
+        if pipeline.is_some_and(|pipeline| pipeline != self.definition.name()) {
+            return self.count("dropped_unknown_pipeline", jobs.len() as u64);
+        }
+        for job in jobs {
+            if let EnqueueOutcome::Rejected { .. } = self.accept(job, now) {
+                self.count("dropped_unconfirmed", 1);
+            }
+        }
+    }
+
+    fn accept(&mut self, new: NewJob, now: Timestamp) -> EnqueueOutcome {
+        let reject = |id: Option<JobId>, code, message: String| EnqueueOutcome::Rejected {
+            id,
+            code,
+            message,
+        };
+        let Some(id) = new.id else {
+            return reject(None, Code::Malformed, "the job has no id".to_owned());
+        };
+        if let Some(state) = self.state_of(&id) {
+            return EnqueueOutcome::Duplicate { id, state };
+        }
+        if self.draining {
+            let message = "the manager is draining and takes no more jobs".to_owned();
+            return reject(Some(id), Code::Draining, message);
+        }
+        if let Some(trouble) = &self.journal.trouble {
+            return reject(Some(id), Code::Journal, trouble.clone());
+        }
+        if self.jobs.len() as u64 >= self.options.live_jobs_max {
+            self.count("refused_busy", 1);
+            let message = format!("{} jobs have not ended, which is the most", self.jobs.len());
+            return reject(Some(id), Code::Busy, message);
+        }
+        if let Err(error) = check_instructions(&new.instructions, &self.options.limits) {
+            self.count("refused_instructions", 1);
+            return reject(Some(id), Code::Instructions, error.to_string());
+        }
+        let until =
+            (new.delay_ms > 0).then(|| now + std::time::Duration::from_millis(new.delay_ms));
+        let rare = (until.is_some() || new.traceparent.is_some()).then(|| {
+            Box::new(Rare {
+                until,
+                traceparent: new.traceparent,
+                ..Rare::default()
+            })
+        });
+        let ticket = self.jobs.take_ticket();
+        let no = self.jobs.insert(Job {
+            id: id.clone(),
+            state: if until.is_some() {
+                JobState::Scheduled
+            } else {
+                JobState::Enqueued
+            },
+            phase: 0,
+            tries: 0,
+            losses: 0,
+            ticket,
+            enqueued_at: now,
+            changed_at: now,
+            home: PageSeq::FIRST,
+            bytes: 0,
+            after: RecordSeq(0),
+            attempt: None,
+            rare,
+        });
+        let payload = Core::payload_copy(&new.instructions);
+        self.journal_job(no, &payload, true);
+        self.payloads.offer(no, payload);
+        self.totals.enqueued += 1;
+        self.publish_job(no, now, None);
+        EnqueueOutcome::Accepted { id }
+    }
+
+    pub(super) fn state_of(&self, id: &JobId) -> Option<JobState> {
+        match self.jobs.no(id) {
+            Some(no) => self.jobs.job(no).map(|job| job.state),
+            None => self.history.entry(id).map(|entry| entry.state),
+        }
+    }
+}

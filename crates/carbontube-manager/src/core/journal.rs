@@ -1,0 +1,307 @@
+//! The journal's writing side: records into pages, pages into commits, and which pages
+//! are still needed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use carbontube_protocol::Timestamp;
+use carbontube_protocol::message::AttemptView;
+use carbontube_storage::{Log, PageSeq};
+
+use super::job::{Job, JobNo};
+use super::machine::Core;
+use super::pages::Tail;
+use super::record::{self, ChangeRecord, JobRecord, Record, Standing, StateRecord};
+use super::{Commit, CommitId, RecordSeq, StoreFault};
+
+/// Below this many bytes of pages nothing is rewritten.
+const COMPACT_BYTES_MIN: u64 = 4 << 20;
+/// How many bytes of old records one commit rewrites.
+const COMPACT_BYTES_STEP: usize = 256 << 10;
+/// After how many pages the records about no job are written again.
+const STATE_PAGES_MAX: u64 = 64;
+
+/// One page that the journal still holds.
+#[derive(Debug, Default)]
+pub(super) struct PageUse {
+    pub(super) bytes: u64,
+    /// Jobs whose latest full record begins here, or did.
+    pub(super) jobs: Vec<JobNo>,
+    /// How many of them still do.
+    pub(super) live: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    pub(super) tail: Tail,
+    pub(super) past: Tail,
+    pub(super) pages: BTreeMap<PageSeq, PageUse>,
+    pub(super) live_bytes: u64,
+    pub(super) page_bytes: u64,
+    pub(super) state_home: PageSeq,
+    pub(super) last: RecordSeq,
+    pub(super) durable: RecordSeq,
+    pub(super) taken: RecordSeq,
+    pub(super) next_commit: u64,
+    pub(super) in_flight: VecDeque<(CommitId, RecordSeq, PageSeq, PageSeq)>,
+    pub(super) commits: u64,
+    pub(super) trouble: Option<String>,
+}
+
+impl Journal {
+    pub(super) fn new(next: PageSeq, past_next: PageSeq, page_bytes: usize) -> Self {
+        Journal {
+            tail: Tail::new(next, page_bytes),
+            past: Tail::new(past_next, page_bytes),
+            pages: BTreeMap::new(),
+            live_bytes: 0,
+            page_bytes: 0,
+            state_home: next,
+            last: RecordSeq(0),
+            durable: RecordSeq(0),
+            taken: RecordSeq(0),
+            next_commit: 1,
+            in_flight: VecDeque::new(),
+            commits: 0,
+            trouble: None,
+        }
+    }
+
+    /// Adds a record; gives its home and length.
+    fn append(&mut self, record: &Record, payload: &[u8]) -> (PageSeq, u32) {
+        let bytes = record::encode(record, payload);
+        let home = self.tail.append(&bytes);
+        self.last.0 += 1;
+        (home, u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Counts a job's latest full record at its home.
+    pub(super) fn settle(&mut self, no: JobNo, home: PageSeq, bytes: u32) {
+        let page = self.pages.entry(home).or_default();
+        page.jobs.push(no);
+        page.live += 1;
+        self.live_bytes += u64::from(bytes);
+    }
+
+    /// A full record is not the latest any more.
+    pub(super) fn unsettle(&mut self, home: PageSeq, bytes: u32) {
+        if let Some(page) = self.pages.get_mut(&home) {
+            debug_assert!(page.live > 0, "page {} has no live job", home.0);
+            page.live = page.live.saturating_sub(1);
+            if page.live == 0 {
+                page.jobs = Vec::new();
+            }
+        }
+        self.live_bytes = self.live_bytes.saturating_sub(u64::from(bytes));
+    }
+
+    /// The first page that is still needed.
+    fn first_needed(&self) -> PageSeq {
+        let live = self.pages.iter().find(|(_, page)| page.live > 0);
+        let live = live.map_or(self.tail.next(), |(seq, _)| *seq);
+        live.min(self.state_home)
+    }
+}
+
+impl Core {
+    fn change_record(&self, job: &Job, attempt: Option<AttemptView>) -> ChangeRecord {
+        let rare = job.rare.as_deref();
+        ChangeRecord {
+            id: job.id.clone(),
+            job_type: self.job_type(job.phase).clone(),
+            standing: match job.state {
+                carbontube_protocol::message::JobState::Failed => Standing::Failed,
+                carbontube_protocol::message::JobState::Scheduled => Standing::Waiting {
+                    until: rare.and_then(|rare| rare.until).unwrap_or_default(),
+                },
+                _ => Standing::Ready,
+            },
+            tries: job.tries,
+            losses: job.losses,
+            ticket: job.ticket,
+            changed_at: job.changed_at,
+            settled: rare.and_then(|rare| rare.settled),
+            failure: rare.and_then(|rare| rare.failure.clone()),
+            attempt,
+        }
+    }
+
+    /// Journals all about a job, with its payload.
+    pub(super) fn journal_job(&mut self, no: JobNo, payload: &Bytes, accepted: bool) {
+        let Some(job) = self.jobs.job(no) else { return };
+        let rare = job.rare.as_deref();
+        let record = Record::Job(JobRecord {
+            accepted,
+            enqueued_at: job.enqueued_at,
+            traceparent: rare.and_then(|rare| rare.traceparent.clone()),
+            attempts: rare.map(|rare| rare.attempts.clone()).unwrap_or_default(),
+            change: self.change_record(job, None),
+        });
+        let (home, bytes) = self.journal.append(&record, payload);
+        let last = self.journal.last;
+        if let Some(job) = self.jobs.job_mut(no) {
+            if job.bytes > 0 {
+                self.journal.unsettle(job.home, job.bytes);
+            }
+            job.home = home;
+            job.bytes = bytes;
+            job.after = last;
+        }
+        self.journal.settle(no, home, bytes);
+    }
+
+    /// Journals what changed about a job.
+    pub(super) fn journal_change(&mut self, no: JobNo, attempt: Option<AttemptView>) {
+        let Some(job) = self.jobs.job(no) else { return };
+        let record = Record::Change(self.change_record(job, attempt));
+        self.journal.append(&record, &[]);
+        let last = self.journal.last;
+        if let Some(job) = self.jobs.job_mut(no) {
+            job.after = last;
+        }
+    }
+
+    /// Removes a job from the live ones and journals that.
+    pub(super) fn journal_end(&mut self, no: JobNo, end: record::End) -> Option<Job> {
+        let job = self.jobs.remove(no)?;
+        self.journal.unsettle(job.home, job.bytes);
+        self.payloads.forget(no);
+        let id = job.id.clone();
+        self.journal.append(&Record::Ended { id, end }, &[]);
+        Some(job)
+    }
+
+    /// Journals everything that is not about one job.
+    pub(super) fn journal_state(&mut self) {
+        let phases = self.definition.phases();
+        let record = Record::State(StateRecord {
+            manager: self.manager,
+            epoch: self.epoch,
+            pipeline: self.definition.name().clone(),
+            phases: phases.iter().map(|phase| phase.job_type.clone()).collect(),
+            paused_all: self.paused_all,
+            paused: self
+                .paused
+                .iter()
+                .map(|phase| self.job_type(*phase).clone())
+                .collect(),
+            totals: self.totals,
+        });
+        let (home, _) = self.journal.append(&record, &[]);
+        self.journal.state_home = home;
+    }
+
+    /// Takes all records made since the last call, packed in pages: one commit. The
+    /// shell hands commits to the store in this order; several may be under way.
+    pub fn take_commit(&mut self, now: Timestamp) -> Option<Commit> {
+        self.expire_history(now);
+        if !self.journal.tail.is_empty() {
+            let behind = self.journal.tail.next().0 - self.journal.state_home.0;
+            if behind > STATE_PAGES_MAX {
+                self.journal_state();
+            }
+        }
+        self.compact();
+        if self.journal.tail.is_empty() && self.journal.past.is_empty() {
+            return None;
+        }
+        let mut put = Vec::new();
+        for (seq, bytes) in self.journal.past.take() {
+            self.history.put(seq, bytes.len() as u64);
+            put.push((Log::History, seq, bytes));
+        }
+        for (seq, bytes) in self.journal.tail.take() {
+            let length = bytes.len() as u64;
+            self.journal.pages.entry(seq).or_default().bytes = length;
+            self.journal.page_bytes += length;
+            put.push((Log::Journal, seq, bytes));
+        }
+        let journal_from = self.journal.first_needed();
+        let kept = self.journal.pages.split_off(&journal_from);
+        let gone: u64 = self.journal.pages.values().map(|page| page.bytes).sum();
+        self.journal.pages = kept;
+        self.journal.page_bytes = self.journal.page_bytes.saturating_sub(gone);
+        let history_from = self.history.first().unwrap_or(self.journal.past.next());
+        let id = CommitId(self.journal.next_commit);
+        self.journal.next_commit += 1;
+        self.journal.taken = self.journal.last;
+        self.journal.in_flight.push_back((
+            id,
+            self.journal.last,
+            self.journal.tail.next(),
+            self.journal.past.next(),
+        ));
+        Some(Commit {
+            id,
+            through: self.journal.last,
+            put,
+            journal_from,
+            history_from,
+        })
+    }
+
+    /// Writes live records of the oldest page again when there is too much garbage.
+    fn compact(&mut self) {
+        let mut step = 0;
+        while step < COMPACT_BYTES_STEP {
+            let ratio = u64::from(self.options.journal_garbage_ratio.max(2));
+            let held = self.journal.page_bytes;
+            if held < COMPACT_BYTES_MIN || held / ratio < self.journal.live_bytes {
+                return;
+            }
+            let oldest = self.journal.pages.iter().find(|(_, page)| page.live > 0);
+            let Some((&home, page)) = oldest else { return };
+            if home == self.journal.tail.next() {
+                return;
+            }
+            let jobs: Vec<JobNo> = page
+                .jobs
+                .iter()
+                .copied()
+                .filter(|no| self.jobs.job(*no).is_some_and(|job| job.home == home))
+                .collect();
+            for no in jobs {
+                let Some(payload) = self.payload(no) else {
+                    self.read_for_compaction(home);
+                    return;
+                };
+                step += payload.len() + 64;
+                self.journal_job(no, &payload, false);
+            }
+        }
+    }
+
+    pub(super) fn handle_committed(&mut self, commit: CommitId, now: Timestamp) {
+        while let Some(&(id, through, journal, past)) = self.journal.in_flight.front() {
+            if id > commit {
+                break;
+            }
+            self.journal.in_flight.pop_front();
+            self.journal.durable = through;
+            self.journal.tail.confirm(journal);
+            self.journal.past.confirm(past);
+            self.journal.commits += 1;
+        }
+        if self.journal.trouble.take().is_some() {
+            self.publish_state(now, "the journal can be written again".to_owned());
+        }
+    }
+
+    pub(super) fn handle_commit_failed(
+        &mut self,
+        _commit: CommitId,
+        fault: StoreFault,
+        now: Timestamp,
+    ) {
+        let reason = match fault {
+            StoreFault::Full(text) => format!("the journal's disk is full: {text}"),
+            StoreFault::Unavailable(text) => format!("the journal cannot be written: {text}"),
+            StoreFault::Broken(text) => format!("the journal is damaged: {text}"),
+        };
+        self.count("commits_failed", 1);
+        if self.journal.trouble.as_ref() != Some(&reason) {
+            self.journal.trouble = Some(reason.clone());
+            self.publish_state(now, reason);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What the journal and the history hold: records, as they stand in pages.
+//!
+//! A record on disk is the length of its head, the head in bincode, and the payload as
+//! it is. The types here are the disk's own; nothing else is serialized.
+
+use bincode::config;
+use bytes::Bytes;
+use carbontube_protocol::message::{AttemptView, ErrorReport, FailureKind, JobState};
+use carbontube_protocol::{AttemptId, JobId, JobType, ManagerId, PipelineName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Heads are small; this only stops a damaged one from asking for much memory.
+const HEAD_BYTES_MAX: usize = 4 << 20;
+
+/// A record of the journal. New kinds go to the end, old ones stay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Record {
+    /// Whose journal this is, and everything that is not about one job.
+    State(StateRecord),
+    /// All about a live job; its payload stands behind the head.
+    Job(JobRecord),
+    /// What changed about a live job since its last [`Record::Job`].
+    Change(ChangeRecord),
+    /// The job is not live any more.
+    Ended {
+        /// The job.
+        id: JobId,
+        /// In which way.
+        end: End,
+    },
+}
+
+/// Why a job is not live any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum End {
+    Finished,
+    Cancelled,
+    Discarded,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct StateRecord {
+    pub(super) manager: ManagerId,
+    pub(super) epoch: u64,
+    pub(super) pipeline: PipelineName,
+    pub(super) phases: Vec<JobType>,
+    pub(super) paused_all: bool,
+    pub(super) paused: Vec<JobType>,
+    pub(super) totals: Totals,
+}
+
+/// Counts since the journal began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Totals {
+    pub(super) enqueued: u64,
+    pub(super) success: u64,
+    pub(super) cancelled: u64,
+}
+
+/// Where a live job stands, as the journal tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Standing {
+    Ready,
+    Waiting { until: Timestamp },
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ChangeRecord {
+    pub(super) id: JobId,
+    pub(super) job_type: JobType,
+    pub(super) standing: Standing,
+    pub(super) tries: u32,
+    pub(super) losses: u32,
+    pub(super) ticket: u64,
+    pub(super) changed_at: Timestamp,
+    pub(super) settled: Option<AttemptId>,
+    pub(super) failure: Option<FailureRecord>,
+    /// An attempt that ended with this change.
+    pub(super) attempt: Option<AttemptView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct FailureRecord {
+    pub(super) kind: FailureKind,
+    pub(super) error: ErrorReport,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct JobRecord {
+    /// Whether the job is accepted by this record, or was before.
+    pub(super) accepted: bool,
+    pub(super) enqueued_at: Timestamp,
+    pub(super) traceparent: Option<String>,
+    pub(super) attempts: Vec<AttemptView>,
+    pub(super) change: ChangeRecord,
+}
+
+/// An ended job in the history; its result stands behind the head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct PastRecord {
+    pub(super) id: JobId,
+    pub(super) state: JobState,
+    pub(super) job_type: JobType,
+    pub(super) phase: u16,
+    pub(super) tries: u32,
+    pub(super) enqueued_at: Timestamp,
+    pub(super) ended_at: Timestamp,
+    pub(super) traceparent: Option<String>,
+    pub(super) failure: Option<FailureRecord>,
+    pub(super) attempts: Vec<AttemptView>,
+}
+
+/// Writes a head and its payload.
+pub(super) fn encode<H: Serialize>(head: &H, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 4];
+    let length = bincode::serde::encode_into_std_write(head, &mut bytes, config::standard())
+        .expect("writing to memory does not fail, and records hold nothing that bincode refuses");
+    bytes[..4].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Reads a head and its payload.
+pub(super) fn decode<H: for<'de> Deserialize<'de>>(record: &Bytes) -> Result<(H, Bytes), String> {
+    let length = record
+        .get(..4)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(|bytes| u32::from_le_bytes(bytes) as usize)
+        .ok_or_else(|| format!("a record of {} bytes has no head", record.len()))?;
+    let head = record
+        .get(4..4 + length)
+        .ok_or_else(|| format!("a head of {length} bytes stands in {} bytes", record.len()))?;
+    let limited = config::standard().with_limit::<HEAD_BYTES_MAX>();
+    let (head, _) = bincode::serde::decode_from_slice(head, limited)
+        .map_err(|error| format!("a head cannot be read: {error}"))?;
+    Ok((head, record.slice(4 + length..)))
+}

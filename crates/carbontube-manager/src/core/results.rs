@@ -1,0 +1,427 @@
+//! Results: the first one of a job's phase wins; what failed is tried again, or not.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use carbontube_protocol::message::{
+    AttemptResult, AttemptView, Cancel, ErrorReport, FailureKind, HandBack, HandBackReason,
+    JobState, Outcome, Results,
+};
+use carbontube_protocol::{AttemptId, Timestamp, WorkerId, check_instructions};
+use carbontube_storage::Log;
+
+use super::Effect;
+use super::job::JobNo;
+use super::machine::Core;
+use super::payload::Reason;
+use super::record::{End, FailureRecord};
+
+const SETTLED_MAX: usize = 65_536;
+
+/// What became of recent attempts: `None` when their result was taken, or why they were
+/// given up.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    table: BTreeMap<AttemptId, Option<&'static str>>,
+    order: VecDeque<AttemptId>,
+}
+
+impl Settled {
+    pub(super) fn note(&mut self, attempt: AttemptId, given_up: Option<&'static str>) {
+        if self.table.insert(attempt, given_up).is_none() {
+            self.order.push_back(attempt);
+            if self.order.len() > SETTLED_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.table.remove(&oldest);
+            }
+        }
+    }
+
+    fn was_taken(&self, attempt: AttemptId) -> bool {
+        self.table.get(&attempt) == Some(&None)
+    }
+
+    fn given_up(&self, attempt: AttemptId) -> Option<&'static str> {
+        self.table.get(&attempt).copied().flatten()
+    }
+}
+
+impl Core {
+    pub(super) fn handle_results(&mut self, results: Results, now: Timestamp) {
+        self.seen(results.worker, now);
+        for result in results.results {
+            self.handle_result(results.worker, results.route, result, now);
+        }
+    }
+
+    pub(super) fn handle_result(
+        &mut self,
+        worker: WorkerId,
+        route: u16,
+        result: AttemptResult,
+        now: Timestamp,
+    ) {
+        let attempt = result.attempt;
+        let target = self.result_target(&result);
+        if let Some(no) = target
+            && matches!(result.outcome, Outcome::Success)
+            && result.instructions.is_empty()
+            && self.is_last_phase(no)
+            && self.payload(no).is_none()
+            && let Some(home) = self.jobs.job(no).map(|job| job.home)
+        {
+            let result = Box::new(result);
+            return self.read_page(Log::Journal, home, Reason::Result { worker, result });
+        }
+        self.release(worker, attempt);
+        match target {
+            Some(no) => self.take_result(no, worker, result, now),
+            None => self.late_result(&result),
+        }
+        self.settled.note(attempt, None);
+        self.acknowledge(worker, route, attempt);
+    }
+
+    fn is_last_phase(&self, no: JobNo) -> bool {
+        let job = self.jobs.job(no);
+        job.is_some_and(|job| usize::from(job.phase) + 1 == self.phases.len())
+    }
+
+    /// The live job that a result decides something about.
+    fn result_target(&self, result: &AttemptResult) -> Option<JobNo> {
+        let no = self.jobs.no(&result.job)?;
+        let job = self.jobs.job(no)?;
+        let settled = job.rare.as_ref().and_then(|rare| rare.settled);
+        if self.phase_now(result.attempt, result.phase) != Some(job.phase)
+            || job.state == JobState::Failed
+            || settled == Some(result.attempt)
+            || self.settled.was_taken(result.attempt)
+        {
+            return None;
+        }
+        let current = job.attempt.map(|(attempt, _)| attempt) == Some(result.attempt);
+        match result.outcome {
+            Outcome::Success => Some(no),
+            // Another attempt may still succeed; and we asked ourselves for a cancelled one.
+            Outcome::Failure { kind, .. } => (current
+                || (job.attempt.is_none()
+                    && job.state == JobState::Enqueued
+                    && kind != FailureKind::Cancelled))
+                .then_some(no),
+        }
+    }
+
+    fn late_result(&mut self, result: &AttemptResult) {
+        let cancelled = matches!(
+            result.outcome,
+            Outcome::Failure {
+                kind: FailureKind::Cancelled,
+                ..
+            }
+        );
+        match self.settled.given_up(result.attempt) {
+            Some(cause) if !cancelled => *self.duplicates.entry(cause).or_default() += 1,
+            _ => self.count("results_repeated", 1),
+        }
+    }
+
+    fn acknowledge(&mut self, worker: WorkerId, route: u16, attempt: AttemptId) {
+        if let Some(worker) = self.workers.table.get(&worker)
+            && !worker.original
+        {
+            let key = (worker.pipe, route);
+            let last = self.journal.last;
+            let (after, attempts) = self.acks.entry(key).or_default();
+            *after = last;
+            attempts.push(attempt);
+        }
+    }
+
+    /// The worker does not hold the attempt any more.
+    pub(super) fn release(&mut self, worker: WorkerId, attempt: AttemptId) {
+        if let Some(worker) = self.workers.table.get_mut(&worker) {
+            let known = worker.attempts.remove(&attempt).is_some();
+            if worker.quarantine == Some(attempt) {
+                worker.quarantine = None;
+            }
+            if known || !worker.shared {
+                return;
+            }
+        } else {
+            return;
+        }
+        // Behind a shared address another worker may be the one it is counted with.
+        let pipe = self.workers.table.get(&worker).map(|worker| worker.pipe);
+        let others = pipe.and_then(|pipe| self.workers.pipes.get(&pipe));
+        for other in others.map(|pipe| pipe.workers.clone()).unwrap_or_default() {
+            if let Some(other) = self.workers.table.get_mut(&other) {
+                other.attempts.remove(&attempt);
+                if other.quarantine == Some(attempt) {
+                    other.quarantine = None;
+                }
+            }
+        }
+    }
+
+    fn take_result(&mut self, no: JobNo, worker: WorkerId, result: AttemptResult, now: Timestamp) {
+        let Some(job) = self.jobs.job(no) else { return };
+        let phase = job.phase;
+        if let Some((other, holder)) = job.attempt
+            && other != result.attempt
+        {
+            let cause = self.settled.given_up(result.attempt);
+            self.settled.note(other, Some(cause.unwrap_or("adoption")));
+            self.send_cancel(holder, other);
+        }
+        self.measure(phase, &result);
+        let mut view = AttemptView {
+            phase,
+            worker: Some(worker),
+            started_at: result.started_at,
+            finished_at: result.finished_at,
+            failure: None,
+            error: String::new(),
+        };
+        let attempt = result.attempt;
+        match result.outcome {
+            Outcome::Success => {
+                let bad = (!result.instructions.is_empty())
+                    .then(|| check_instructions(&result.instructions, &self.options.limits).err())
+                    .flatten();
+                if let Some(error) = bad {
+                    let error = ErrorReport {
+                        message: error.to_string(),
+                        detail: String::new(),
+                    };
+                    self.fail_attempt(no, attempt, view, FailureKind::Output, error, true, now);
+                } else {
+                    if let Some(worker) = self.workers.table.get_mut(&worker)
+                        && worker.original
+                    {
+                        worker.success_count += 1;
+                    }
+                    self.succeed(no, attempt, view, &result.instructions, now);
+                }
+            }
+            Outcome::Failure { kind, error, retry } => {
+                view.finished_at = view.finished_at.max(view.started_at);
+                self.fail_attempt(no, attempt, view, kind, error, retry, now);
+            }
+        }
+    }
+
+    fn measure(&mut self, phase: u16, result: &AttemptResult) {
+        let took = result.finished_at.since(result.started_at);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if result.started_at == Timestamp::ZERO || result.finished_at < result.started_at {
+            return;
+        }
+        let took = took.clamp(1, 1 << 50);
+        let tally = &mut self.phases[usize::from(phase)];
+        tally.duration_us = match tally.duration_us {
+            0 => took,
+            old => ((old * 7 + took) / 8).max(1),
+        };
+    }
+
+    fn succeed(
+        &mut self,
+        no: JobNo,
+        attempt: AttemptId,
+        view: AttemptView,
+        instructions: &Bytes,
+        now: Timestamp,
+    ) {
+        self.phases[usize::from(view.phase)].done += 1;
+        let changed = (!instructions.is_empty()).then(|| Core::payload_copy(instructions));
+        if self.is_last_phase(no) {
+            let payload = changed.or_else(|| self.payload(no)).unwrap_or_default();
+            if let Some(job) = self.jobs.job_mut(no) {
+                job.add_attempt(view);
+                job.rare().failure = None;
+            }
+            return self.end(no, End::Finished, payload, now);
+        }
+        let ticket = self.jobs.take_ticket();
+        let kept = view.clone();
+        self.jobs.transition(no, JobState::Enqueued, now, |job| {
+            job.phase += 1;
+            job.tries = 0;
+            job.losses = 0;
+            job.ticket = ticket;
+            job.add_attempt(kept);
+            let rare = job.rare();
+            rare.settled = Some(attempt);
+            rare.failure = None;
+            rare.until = None;
+        });
+        match changed {
+            Some(payload) => {
+                self.journal_job(no, &payload, false);
+                self.payloads.offer(no, payload);
+            }
+            None => self.journal_change(no, Some(view)),
+        }
+        self.publish_job(no, now, None);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an attempt's whole end")]
+    fn fail_attempt(
+        &mut self,
+        no: JobNo,
+        attempt: AttemptId,
+        mut view: AttemptView,
+        kind: FailureKind,
+        error: ErrorReport,
+        retry: bool,
+        now: Timestamp,
+    ) {
+        let tally = &mut self.phases[usize::from(view.phase)];
+        *tally.failures.entry(kind).or_default() += 1;
+        view.failure = Some(kind);
+        view.error.clone_from(&error.message);
+        let worker = view.worker;
+        if let Some(worker) = worker.and_then(|id| self.workers.table.get_mut(&id))
+            && worker.original
+        {
+            worker.failed_count += 1;
+        }
+        let Some(job) = self.jobs.job_mut(no) else {
+            return;
+        };
+        job.tries += 1;
+        let (phase, tries) = (job.phase, job.tries);
+        let again = retry && tries < self.definition.phases()[usize::from(phase)].attempts;
+        let until = again.then(|| now + self.backoff(phase, tries));
+        let to = match until {
+            Some(_) => JobState::Scheduled,
+            None => JobState::Failed,
+        };
+        let kept = view.clone();
+        self.jobs.transition(no, to, now, |job| {
+            job.add_attempt(kept);
+            let rare = job.rare();
+            rare.until = until;
+            rare.settled = Some(attempt);
+            rare.failure = Some(FailureRecord { kind, error });
+        });
+        self.journal_change(no, Some(view));
+        self.publish_job(no, now, worker);
+        if to == JobState::Failed {
+            self.tell_waiting(no);
+        }
+    }
+
+    /// A job fails by the manager's own judgement.
+    pub(super) fn fail_job(
+        &mut self,
+        no: JobNo,
+        worker: Option<WorkerId>,
+        kind: FailureKind,
+        message: String,
+        now: Timestamp,
+    ) {
+        let Some(job) = self.jobs.job(no) else { return };
+        let phase = usize::from(job.phase);
+        *self.phases[phase].failures.entry(kind).or_default() += 1;
+        let error = ErrorReport {
+            message,
+            detail: String::new(),
+        };
+        self.jobs.transition(no, JobState::Failed, now, |job| {
+            job.rare().failure = Some(FailureRecord { kind, error });
+        });
+        self.journal_change(no, None);
+        self.publish_job(no, now, worker);
+        self.tell_waiting(no);
+    }
+
+    pub(super) fn fail_without_payload(&mut self, no: JobNo, now: Timestamp) {
+        let state = self.jobs.job(no).map(|job| job.state);
+        if matches!(state, Some(JobState::Enqueued | JobState::Running)) {
+            self.count("payloads_lost", 1);
+            let message = "its instructions are not in the journal any more".to_owned();
+            self.fail_job(no, None, FailureKind::Error, message, now);
+        }
+    }
+
+    /// Ends a job: a tombstone in the journal, all about it in the history.
+    pub(super) fn end(&mut self, no: JobNo, end: End, result: Bytes, now: Timestamp) {
+        let (state, total) = match end {
+            End::Finished => (JobState::Success, &mut self.totals.success),
+            End::Cancelled => (JobState::Cancelled, &mut self.totals.cancelled),
+            End::Discarded => {
+                self.journal_end(no, end);
+                return;
+            }
+        };
+        *total += 1;
+        if !self.jobs.transition(no, state, now, |_| {}) {
+            return;
+        }
+        let Some(job) = self.journal_end(no, end) else {
+            return;
+        };
+        self.remember(&job, state, &result, now);
+        self.publish(
+            now,
+            carbontube_protocol::message::EventKind::Job {
+                job: job.id.clone(),
+                state,
+                job_type: self.job_type(job.phase).clone(),
+                worker: None,
+                error: None,
+            },
+        );
+        let error = job.rare.and_then(|rare| rare.failure).map(|f| f.error);
+        self.tell_ended(&job.id, Some(state), error, result);
+    }
+
+    pub(super) fn send_cancel(&mut self, worker: WorkerId, attempt: AttemptId) {
+        let Some(worker) = self.workers.table.get(&worker) else {
+            return;
+        };
+        if worker.original {
+            return;
+        }
+        let pipe = worker.pipe;
+        let head = self.head(pipe);
+        let attempts = vec![attempt];
+        let message = Cancel { head, attempts }.into();
+        self.effect(self.journal.last, Effect::ToPipe { pipe, message });
+    }
+
+    pub(super) fn handle_hand_back(&mut self, hand_back: HandBack, now: Timestamp) {
+        let id = hand_back.worker;
+        self.seen(id, now);
+        if let Some(worker) = self.workers.table.get_mut(&id) {
+            match hand_back.reason {
+                HandBackReason::Draining => worker.draining = true,
+                HandBackReason::Full | HandBackReason::UnknownJobType => {
+                    worker.full_until = now + std::time::Duration::from_secs(1);
+                }
+                HandBackReason::Recalled => {}
+            }
+            if worker.full_until > now {
+                let at = worker.full_until;
+                self.wake_at(at);
+            }
+        }
+        for back in hand_back.attempts {
+            self.release(id, back.attempt);
+            let no = self.jobs.no(&back.job);
+            self.requeue(no, back.attempt, now);
+        }
+    }
+
+    /// An attempt is not running anywhere: its job goes back to its place in the queue.
+    pub(super) fn requeue(&mut self, no: Option<JobNo>, attempt: AttemptId, now: Timestamp) {
+        let Some(no) = no else { return };
+        let current = self.jobs.job(no).and_then(|job| job.attempt);
+        if current.is_some_and(|(current, _)| current == attempt) {
+            self.jobs.transition(no, JobState::Enqueued, now, |_| {});
+            self.publish_job(no, now, None);
+        }
+    }
+}

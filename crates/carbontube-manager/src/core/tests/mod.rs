@@ -1,0 +1,4 @@
+//! Scripts for the core: a bed with a store in memory, workers and virtual time.
+
+mod bed;
+mod scripts;

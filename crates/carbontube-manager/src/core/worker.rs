@@ -1,0 +1,128 @@
+//! The workers that the manager knows, and the pipes to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use carbontube_protocol::message::{HeldState, WorkerStatus};
+use carbontube_protocol::{Address, AttemptId, JobId, Timestamp, WorkerId};
+
+use super::effect::{PipeId, RecordSeq};
+
+/// An attempt that is counted with a worker.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) job: JobId,
+    pub(super) phase: u16,
+    /// The pipe's sequence number of the message that carries it; 0 when adopted.
+    pub(super) sequence: u64,
+    pub(super) after: RecordSeq,
+    /// When it was dispatched, or could have been on its way at the earliest.
+    pub(super) since: Timestamp,
+    pub(super) reported: Option<HeldState>,
+    /// The sequence number of the recall that is under way.
+    pub(super) recalled: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) phase: u16,
+    pub(super) address: Address,
+    pub(super) shared: bool,
+    pub(super) original: bool,
+    pub(super) pipe: PipeId,
+    pub(super) slots: u32,
+    pub(super) draining: bool,
+    pub(super) lost: bool,
+    pub(super) attempts: BTreeMap<AttemptId, Held>,
+    /// A job that may have taken workers down runs here alone.
+    pub(super) quarantine: Option<AttemptId>,
+    /// It handed work back because it is full: no more until then.
+    pub(super) full_until: Timestamp,
+    pub(super) received: u64,
+    pub(super) last_seen: Timestamp,
+    pub(super) started_at: Timestamp,
+    pub(super) success_count: u64,
+    pub(super) failed_count: u64,
+    pub(super) host: String,
+    pub(super) pid: u32,
+    pub(super) version: String,
+}
+
+impl Worker {
+    pub(super) fn held(&self) -> u32 {
+        u32::try_from(self.attempts.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The attempts that may not have started: reported queued, or beyond the slots in
+    /// the order of dispatch and not reported running.
+    pub(super) fn queued(&self) -> impl DoubleEndedIterator<Item = AttemptId> + '_ {
+        let slots = self.slots as usize;
+        self.attempts
+            .iter()
+            .enumerate()
+            .filter(move |(index, (_, held))| match held.reported {
+                Some(HeldState::Queued) => true,
+                Some(_) => false,
+                None => *index >= slots,
+            })
+            .filter(|(_, (_, held))| held.recalled.is_none())
+            .map(|(_, (attempt, _))| *attempt)
+    }
+
+    /// Whether an attempt may have been running when the worker was lost.
+    pub(super) fn may_run(&self, attempt: AttemptId) -> bool {
+        let index = self.attempts.keys().position(|found| *found == attempt);
+        match self.attempts.get(&attempt).and_then(|held| held.reported) {
+            Some(HeldState::Running) => true,
+            Some(HeldState::Done) => false,
+            _ => index.is_some_and(|index| index < self.slots as usize),
+        }
+    }
+}
+
+/// One PUSH to one address, and the workers behind it.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    pub(super) address: Address,
+    pub(super) up: bool,
+    pub(super) original: bool,
+    pub(super) sequence: u64,
+    pub(super) workers: BTreeSet<WorkerId>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    pub(super) table: BTreeMap<WorkerId, Worker>,
+    pub(super) pipes: BTreeMap<PipeId, Pipe>,
+    pub(super) by_address: BTreeMap<Address, PipeId>,
+    pub(super) next_pipe: u64,
+}
+
+impl Workers {
+    pub(super) fn status(&self, worker: &Worker) -> WorkerStatus {
+        if worker.lost {
+            WorkerStatus::Lost
+        } else if worker.draining {
+            WorkerStatus::Draining
+        } else if self.pipes.get(&worker.pipe).is_some_and(|pipe| pipe.up) {
+            WorkerStatus::Available
+        } else {
+            WorkerStatus::Connecting
+        }
+    }
+
+    pub(super) fn is_usable(&self, worker: &Worker, now: Timestamp) -> bool {
+        self.status(worker) == WorkerStatus::Available
+            && worker.full_until <= now
+            && worker.quarantine.is_none()
+    }
+}
+
+/// The worker id of one of the original's workers: a stable hash of its own.
+pub(super) fn original_id(text: &str) -> WorkerId {
+    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    for byte in text.bytes() {
+        hash ^= u128::from(byte);
+        hash = hash.wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    }
+    WorkerId::from_bytes(hash.to_be_bytes())
+}
