@@ -154,7 +154,6 @@ pub(crate) async fn answer(
     sender: RouterSender,
     answers: Receiver<(ClientId, Wire)>,
     clients: Arc<Clients>,
-    queue: Arc<InputQueue>,
     tally: Arc<Tally>,
 ) {
     while let Ok((id, message)) = answers.recv().await {
@@ -171,8 +170,6 @@ pub(crate) async fn answer(
         if let Err(error) = sender.send(&client.peer, frames) {
             log::debug!("an answer was dropped: {error}");
             tally.answers_dropped.bump();
-            clients.forget(id);
-            queue.put_now(Input::ClientGone { client: id });
         }
     }
 }
@@ -189,7 +186,8 @@ pub(crate) async fn sweep(
         for (id, peer) in clients.all() {
             if !sender.is_connected(&peer) {
                 clients.forget(id);
-                queue.put_now(Input::ClientGone { client: id });
+                // Behind the client's own requests, or a wait could come after its end.
+                let _ = queue.put(Input::ClientGone { client: id }, 0).await;
             }
         }
     }

@@ -121,10 +121,13 @@ fn serve(
                 queue.put_now(Input::Committed { commit: id });
             }
             Task::Read(log, page) => {
-                let bytes = match store.read(log, page) {
-                    Ok(bytes) => Ok(bytes.map(Bytes::from)),
-                    Err(error) => Err(fault(&error)),
-                };
+                let mut read = store.read(log, page);
+                if read.as_ref().is_err_and(StoreError::needs_reopen) && store.reopen().is_ok() {
+                    read = store.read(log, page);
+                }
+                let bytes = read
+                    .map(|bytes| bytes.map(Bytes::from))
+                    .map_err(|error| fault(&error));
                 queue.put_now(Input::PageRead { log, page, bytes });
             }
             Task::Measure => measure(store, shared),
@@ -150,16 +153,28 @@ fn commit_surely(
 ) -> Result<bool, RunError> {
     let mut told = None;
     let mut tell = |error: &StoreError| {
+        // A store that waits to be reopened only repeats what came first.
+        if told.is_some() && matches!(error, StoreError::Poisoned { .. }) {
+            return;
+        }
         let fault = fault(error);
         if told.as_ref() != Some(&fault) {
+            let hint = error
+                .hint()
+                .map_or_else(String::new, |hint| format!("; {hint}"));
             match &fault {
-                StoreFault::Broken(_) => log::error!("{error}; an operator must act"),
-                _ => log::warn!("{error}; trying again until it can be written"),
+                StoreFault::Broken(text) => log::error!(
+                    "{text}; no job is accepted until an operator has repaired it{hint}"
+                ),
+                StoreFault::Full(text) | StoreFault::Unavailable(text) => {
+                    log::warn!("{text}; nothing is confirmed until it can be written again{hint}")
+                }
             }
             told = Some(fault.clone());
             queue.put_now(Input::CommitFailed { commit: id, fault });
         }
     };
+    let mut pause = REOPEN_PAUSE.0;
     loop {
         match store.commit(commit) {
             Ok(()) => return Ok(true),
@@ -170,34 +185,45 @@ fn commit_surely(
                 if usable {
                     // The store refuses the commit as such, and would for ever.
                     return Err(RunError::Refused {
-                        reason: error.to_string(),
+                        reason: with_causes(&error),
                     });
                 }
             }
         }
-        let mut pause = REOPEN_PAUSE.0;
+        // Reopening may well succeed while the next commit fails again, as on a full disk:
+        // the pause grows over both, since reopening verifies the whole journal.
         loop {
+            shared.beat.end();
+            thread::park_timeout(pause);
+            pause = (pause * 2).min(REOPEN_PAUSE.1);
+            if shared.stopping.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            shared.beat.begin();
             match store.reopen() {
                 Ok(Some(InDoubt::Applied)) => return Ok(true),
                 Ok(_) => break,
                 Err(StoreError::Fenced { reason, .. }) => return Err(RunError::Fenced { reason }),
                 Err(error) => tell(&error),
             }
-            if shared.stopping.load(Ordering::Acquire) {
-                return Ok(false);
-            }
-            shared.beat.end();
-            thread::park_timeout(pause);
-            pause = (pause * 2).min(REOPEN_PAUSE.1);
-        }
-        if shared.stopping.load(Ordering::Acquire) {
-            return Ok(false);
         }
     }
 }
 
+/// An error and what caused it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 fn fault(error: &StoreError) -> StoreFault {
-    let text = error.to_string();
+    let text = with_causes(error);
     match error {
         StoreError::Full { .. } => StoreFault::Full(text),
         error if error.is_temporary() => StoreFault::Unavailable(text),
@@ -243,4 +269,121 @@ pub(crate) fn recover(
     recovery
         .finish(now, ManagerId::generate(), fastrand::u64(..))
         .map_err(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use carbontube_storage::{Faults, Memory, NextCommit};
+
+    use super::*;
+    use crate::queue::Taken;
+
+    struct Bench {
+        faults: Faults,
+        keeper: Keeper,
+        queue: Arc<InputQueue>,
+        fatal: mpsc::Receiver<RunError>,
+    }
+
+    fn bench() -> Bench {
+        let faults = Faults::new();
+        let store = Memory::store_on(&faults).unwrap();
+        let queue = Arc::new(InputQueue::default());
+        let (sender, fatal) = channel();
+        let keeper = Keeper::start(Box::new(store), queue.clone(), sender).unwrap();
+        Bench {
+            faults,
+            keeper,
+            queue,
+            fatal,
+        }
+    }
+
+    impl Bench {
+        fn commit(&self, id: u64) {
+            let mut commit = Commit::new();
+            commit.put(Log::Journal, PageSeq(id), b"a page".to_vec());
+            self.keeper.ask(Task::Commit(CommitId(id), commit));
+        }
+
+        fn next(&self) -> Input {
+            let mut batch = Vec::new();
+            assert_eq!(self.queue.take(&mut batch, None), Taken::Woken);
+            assert_eq!(batch.len(), 1, "{batch:?}");
+            batch.remove(0)
+        }
+
+        fn pages(self) -> u64 {
+            self.keeper.close();
+            assert!(self.fatal.try_recv().is_err(), "nothing fatal happened");
+            let store = Memory::store_on(&self.faults).unwrap();
+            store.bounds(Log::Journal).pages()
+        }
+    }
+
+    #[test]
+    fn commit_on_a_full_disk_is_told_once_and_durable_once_there_is_space() {
+        let bench = bench();
+        bench.faults.disk_full(true);
+        bench.commit(1);
+        assert!(matches!(
+            bench.next(),
+            Input::CommitFailed {
+                commit: CommitId(1),
+                fault: StoreFault::Full(_)
+            }
+        ));
+        bench.faults.disk_full(false);
+        assert!(matches!(
+            bench.next(),
+            Input::Committed {
+                commit: CommitId(1)
+            }
+        ));
+        assert_eq!(bench.pages(), 1);
+    }
+
+    #[test]
+    fn commit_that_was_stored_unconfirmed_is_not_stored_again() {
+        let bench = bench();
+        bench.faults.next_commit(NextCommit::IsStoredUnconfirmed);
+        bench.commit(1);
+        bench.commit(2);
+        assert!(matches!(bench.next(), Input::CommitFailed { .. }));
+        for id in [1, 2] {
+            match bench.next() {
+                Input::Committed { commit } => assert_eq!(commit, CommitId(id)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(bench.pages(), 2);
+    }
+
+    #[test]
+    fn close_while_the_store_is_away_does_not_wait_for_it() {
+        let bench = bench();
+        let commits = bench.faults.commits();
+        bench.faults.unavailable(true);
+        bench.commit(1);
+        assert!(matches!(
+            bench.next(),
+            Input::CommitFailed {
+                fault: StoreFault::Unavailable(_),
+                ..
+            }
+        ));
+        let faults = bench.faults.clone();
+        bench.keeper.close();
+        assert_eq!(faults.commits(), commits);
+    }
+
+    #[test]
+    fn commit_that_leaves_a_gap_ends_the_manager() {
+        let bench = bench();
+        bench.commit(7);
+        assert!(matches!(bench.next(), Input::CommitFailed { .. }));
+        assert!(matches!(bench.fatal.recv(), Ok(RunError::Refused { .. })));
+    }
 }

@@ -197,7 +197,6 @@ impl Manager {
                 sender.clone(),
                 answers_receiver,
                 clients.clone(),
-                queue.clone(),
                 tally.clone(),
             )),
             spawn(api::sweep(

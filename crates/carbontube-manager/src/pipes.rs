@@ -30,7 +30,16 @@ pub(crate) struct Pipes {
     codecs: Arc<WorkerCodecs>,
     queue: Arc<InputQueue>,
     tally: Arc<Tally>,
-    pipes: HashMap<PipeId, (Sender<Outgoing>, JoinHandle<()>)>,
+    pipes: HashMap<PipeId, Pipe>,
+}
+
+/// The near end of one pipe. Dropping it closes the pipe.
+#[derive(Debug)]
+struct Pipe {
+    sender: Sender<Outgoing>,
+    /// Its end is seen even while a message waits for room.
+    _open: Sender<()>,
+    task: JoinHandle<()>,
 }
 
 /// What goes down a pipe.
@@ -58,17 +67,22 @@ impl Pipes {
 
     pub(crate) fn open(&mut self, pipe: PipeId, address: Address) {
         let (sender, receiver) = async_channel::bounded(WAITING_MAX);
-        let task = run(
+        let (open, closed) = async_channel::bounded(1);
+        let far = Far {
             pipe,
-            address,
-            self.options.clone(),
-            receiver,
-            self.codecs.clone(),
-            self.queue.clone(),
-            self.tally.clone(),
-        );
-        self.pipes
-            .insert(pipe, (sender, async_std::task::spawn(task)));
+            messages: receiver,
+            closed,
+            codecs: self.codecs.clone(),
+            queue: self.queue.clone(),
+            tally: self.tally.clone(),
+        };
+        let task = async_std::task::spawn(far.run(address, self.options.clone()));
+        let near = Pipe {
+            sender,
+            _open: open,
+            task,
+        };
+        self.pipes.insert(pipe, near);
     }
 
     pub(crate) fn send(&self, pipe: PipeId, message: Message) {
@@ -83,7 +97,7 @@ impl Pipes {
         let sent = self
             .pipes
             .get(&pipe)
-            .is_some_and(|(sender, _)| sender.try_send(outgoing).is_ok());
+            .is_some_and(|near| near.sender.try_send(outgoing).is_ok());
         if !sent {
             self.tally.pipe_messages_dropped.bump();
         }
@@ -91,71 +105,26 @@ impl Pipes {
 
     /// The task goes on until it has sent what it was given.
     pub(crate) fn close(&mut self, pipe: PipeId) {
-        if let Some((sender, _)) = self.pipes.remove(&pipe) {
-            sender.close();
-        }
+        self.pipes.remove(&pipe);
     }
 
     /// Closes all and waits until each has sent what it could.
     pub(crate) async fn finish(&mut self) {
-        let tasks: Vec<_> = self
-            .pipes
-            .drain()
-            .map(|(_, (sender, task))| {
-                sender.close();
-                task
-            })
-            .collect();
+        let tasks: Vec<_> = self.pipes.drain().map(|(_, near)| near.task).collect();
         for task in tasks {
             task.await;
         }
     }
 }
 
-async fn run(
+/// The far end of one pipe: what its task owns.
+struct Far {
     pipe: PipeId,
-    address: Address,
-    options: Options,
     messages: Receiver<Outgoing>,
+    closed: Receiver<()>,
     codecs: Arc<WorkerCodecs>,
     queue: Arc<InputQueue>,
     tally: Arc<Tally>,
-) {
-    let push = match Push::open(options, address.clone()).await {
-        Ok(push) => push,
-        Err(error) => {
-            // A worker may announce any nonsense; its jobs go elsewhere.
-            log::warn!("cannot open a pipe to {address}: {error}");
-            return;
-        }
-    };
-    let mut watch = push.events();
-    let mut up = false;
-    loop {
-        let next = future::or(async { Step::State(watch.changed().await) }, async {
-            Step::Send(messages.recv().await.ok())
-        })
-        .await;
-        match next {
-            Step::State(LinkState::Connected { .. }) => {
-                up = true;
-                queue.put_now(Input::PipeUp { pipe });
-            }
-            Step::State(LinkState::Disconnected { .. }) => {
-                if up {
-                    up = false;
-                    queue.put_now(Input::PipeDown { pipe });
-                }
-            }
-            Step::State(LinkState::Closed) | Step::Send(None) => break,
-            Step::Send(Some(outgoing)) => {
-                if !deliver(&push, codecs.of(&address), outgoing).await {
-                    tally.pipe_messages_dropped.bump();
-                }
-            }
-        }
-    }
-    push.close(if up { LINGER } else { Duration::ZERO }).await;
 }
 
 enum Step {
@@ -163,22 +132,72 @@ enum Step {
     Send(Option<Outgoing>),
 }
 
-/// Whether the message was accepted; waits for room as long as the connection lasts.
-async fn deliver(push: &Push, codec: Codec, outgoing: Outgoing) -> bool {
-    let frames = match outgoing {
-        Outgoing::Message(message) => encode(&message, codec),
-        Outgoing::Frame(frame) => vec![frame],
-    };
-    let Err(rejected) = push.try_send(frames) else {
-        return true;
-    };
-    if rejected.reason != Reason::Full {
-        return false;
+impl Far {
+    async fn run(self, address: Address, options: Options) {
+        let push = match Push::open(options, address.clone()).await {
+            Ok(push) => push,
+            Err(error) => {
+                // A worker may announce any nonsense; its jobs go elsewhere.
+                log::warn!("cannot open a pipe to {address}: {error}");
+                return;
+            }
+        };
+        let pipe = self.pipe;
+        let mut watch = push.events();
+        let mut up = false;
+        loop {
+            let next = future::or(async { Step::State(watch.changed().await) }, async {
+                Step::Send(self.messages.recv().await.ok())
+            })
+            .await;
+            match next {
+                Step::State(LinkState::Connected { .. }) => {
+                    up = true;
+                    self.queue.put_now(Input::PipeUp { pipe });
+                }
+                Step::State(LinkState::Disconnected { .. }) => {
+                    if up {
+                        up = false;
+                        self.queue.put_now(Input::PipeDown { pipe });
+                    }
+                }
+                Step::State(LinkState::Closed) | Step::Send(None) => break,
+                Step::Send(Some(outgoing)) => {
+                    if !self
+                        .deliver(&push, self.codecs.of(&address), outgoing)
+                        .await
+                    {
+                        self.tally.pipe_messages_dropped.bump();
+                    }
+                }
+            }
+        }
+        push.close(if up { LINGER } else { Duration::ZERO }).await;
     }
-    let mut watch = push.events();
-    let down = async {
-        while let LinkState::Connected { .. } = watch.changed().await {}
-        false
-    };
-    future::or(async { push.send(rejected.message).await.is_ok() }, down).await
+
+    /// Whether the message was accepted; waits for room while the connection lasts and
+    /// the pipe is not being closed.
+    async fn deliver(&self, push: &Push, codec: Codec, outgoing: Outgoing) -> bool {
+        let frames = match outgoing {
+            Outgoing::Message(message) => encode(&message, codec),
+            Outgoing::Frame(frame) => vec![frame],
+        };
+        let Err(rejected) = push.try_send(frames) else {
+            return true;
+        };
+        if rejected.reason != Reason::Full {
+            return false;
+        }
+        let mut watch = push.events();
+        let down = async {
+            while let LinkState::Connected { .. } = watch.changed().await {}
+            false
+        };
+        let closed = async {
+            let _ = self.closed.recv().await;
+            false
+        };
+        let sent = async { push.send(rejected.message).await.is_ok() };
+        future::or(sent, future::or(down, closed)).await
+    }
 }
