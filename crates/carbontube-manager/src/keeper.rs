@@ -273,6 +273,8 @@ pub(crate) fn recover(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
     use std::sync::mpsc;
 
     use carbontube_storage::{Faults, Memory, NextCommit};
@@ -285,6 +287,7 @@ mod tests {
         keeper: Keeper,
         queue: Arc<InputQueue>,
         fatal: mpsc::Receiver<RunError>,
+        taken: RefCell<VecDeque<Input>>,
     }
 
     fn bench() -> Bench {
@@ -298,6 +301,7 @@ mod tests {
             keeper,
             queue,
             fatal,
+            taken: RefCell::default(),
         }
     }
 
@@ -309,10 +313,13 @@ mod tests {
         }
 
         fn next(&self) -> Input {
-            let mut batch = Vec::new();
-            assert_eq!(self.queue.take(&mut batch, None), Taken::Woken);
-            assert_eq!(batch.len(), 1, "{batch:?}");
-            batch.remove(0)
+            let mut taken = self.taken.borrow_mut();
+            if taken.is_empty() {
+                let mut batch = Vec::new();
+                assert_eq!(self.queue.take(&mut batch, None), Taken::Woken);
+                taken.extend(batch);
+            }
+            taken.pop_front().expect("a woken queue has an input")
         }
 
         fn pages(self) -> u64 {
