@@ -35,6 +35,8 @@ pub(crate) struct State {
     active: Option<usize>,
     pub(crate) links: Vec<Link>,
     pub(crate) pushes: Vec<Arc<Push>>,
+    /// A manager has answered at some time.
+    has_answered: bool,
     closed: bool,
 }
 
@@ -116,6 +118,7 @@ impl Conversation {
                 active: None,
                 links,
                 pushes: Vec::new(),
+                has_answered: false,
                 closed: false,
             }),
             changed: Event::new(),
@@ -190,8 +193,8 @@ impl Conversation {
     /// Whether there is an address where requests are answered.
     pub(crate) fn has_api(&self) -> bool {
         let state = self.lock();
-        let api = |link: &Link| !matches!(link.condition, Condition::Push);
-        state.links.iter().any(api)
+        // Beside a pull address, an address that never answered counts for nothing.
+        state.has_answered || state.pushes.is_empty()
     }
 
     /// A link has a new connection.
@@ -279,6 +282,7 @@ impl Conversation {
                     Condition::Refused(Some(refusal.code), refusal.message.clone());
             } else if request == Some(greeting) {
                 state.links[index].condition = Condition::Live;
+                state.has_answered = true;
                 if state.active.is_none() {
                     state.activate(index);
                 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use carbontube_client::{ClientError, ClientOptions, PipelineClient};
+use carbontube_client::{ClientError, ClientOptions, PipelineClient, Receipt};
 use carbontube_protocol::message::Code;
 use carbontube_protocol::{Codec, Header, Kind};
-use carbontube_transport::{Endpoint, Options, Publish};
+use carbontube_transport::{Endpoint, Options, Publish, Pull};
 use futures_lite::future;
 
 use crate::scripted::{Scripted, any_port, job, patient, pipeline, run};
@@ -145,6 +145,26 @@ fn another_manager_takes_over_what_was_not_answered() {
         let pipeline = pipeline();
         let (receipt, ()) = future::zip(client.enqueue(&pipeline, job(1)), script).await;
         assert!(receipt.expect("accepted").is_confirmed());
+    });
+}
+
+#[test]
+fn a_pull_address_is_enough_beside_one_that_does_not_answer() {
+    run(async {
+        let pull = Pull::open(Options::default(), [Endpoint::Bind(any_port())])
+            .await
+            .expect("a free port");
+        let silent = Scripted::start().await;
+        let addresses = [silent.address.clone(), pull.local_addresses()[0].clone()];
+        let client = PipelineClient::connect(&addresses, soon())
+            .await
+            .expect("the pull address is there");
+        assert!(!client.is_confirmed());
+        let receipt = client.enqueue(&pipeline(), job(1)).await;
+        assert!(
+            matches!(receipt, Ok(Receipt::HandedOver { .. })),
+            "{receipt:?}"
+        );
     });
 }
 
