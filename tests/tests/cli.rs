@@ -447,6 +447,7 @@ fn instructions_over_the_limit_are_refused() {
             "p.toml",
             "letters",
             "--storage=memory:",
+            "--pull-bind=tcp://127.0.0.1",
             "--instructions-bytes-max=1000",
         ],
     );

@@ -226,7 +226,12 @@ fn rust_program_runs_the_same_pipeline() {
     let bundle = Process::start_program(
         folder.path(),
         &program,
-        &["bundle", "video-encoder-pipeline", "--storage=memory:"],
+        &[
+            "bundle",
+            "video-encoder-pipeline",
+            "--storage=memory:",
+            "--pull-bind=tcp://127.0.0.1",
+        ],
     );
     let instructions = json!({ "video_path": video }).to_string();
     let api = bundle.address("api");

@@ -68,6 +68,7 @@ pub(crate) enum Command {
     Tail(TailArguments),
     Journal(JournalArguments),
     Version(VersionArguments),
+    Completions(CompletionsArguments),
 }
 
 macro_rules! manager_arguments {
@@ -530,4 +531,13 @@ pub(crate) struct VersionArguments {
     /// print JSON
     #[argh(switch)]
     pub(crate) json: bool,
+}
+
+/// Print a completion script for a shell.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "completions")]
+pub(crate) struct CompletionsArguments {
+    /// bash, fish, zsh or nushell
+    #[argh(positional)]
+    pub(crate) shell: String,
 }

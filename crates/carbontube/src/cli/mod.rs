@@ -55,12 +55,16 @@ impl Source {
 }
 
 fn execute(pipelines: Option<Vec<Pipeline>>) -> ExitCode {
-    let outcome = read_arguments().and_then(|(program, arguments)| {
+    let outcome = read_arguments().and_then(|arguments| {
         let source = match pipelines {
             None => Source::Files,
             Some(pipelines) => Source::Program(Catalogue::from_pipelines(pipelines)?),
         };
-        match parse(&program, arguments, matches!(source, Source::Program(_)))? {
+        match parse(
+            &program_name(),
+            arguments,
+            matches!(source, Source::Program(_)),
+        )? {
             Parsed::Help(text) => {
                 print(&text)?;
                 Ok(Exit::Success)
@@ -77,21 +81,24 @@ fn execute(pipelines: Option<Vec<Pipeline>>) -> ExitCode {
     }
 }
 
-fn read_arguments() -> Outcome<(String, Vec<String>)> {
-    let mut arguments = std::env::args_os();
-    let program = arguments
+/// The name that this program was called by.
+fn program_name() -> String {
+    std::env::args_os()
         .next()
         .map(std::path::PathBuf::from)
         .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-        .unwrap_or_else(|| "carbontube".to_owned());
-    let arguments = arguments
+        .unwrap_or_else(|| "carbontube".to_owned())
+}
+
+fn read_arguments() -> Outcome<Vec<String>> {
+    std::env::args_os()
+        .skip(1)
         .map(|argument| {
             argument
                 .into_string()
                 .map_err(|bad| Failure::usage(format!("the argument {bad:?} is not UTF-8")))
         })
-        .collect::<Outcome<Vec<_>>>()?;
-    Ok((program, arguments))
+        .collect()
 }
 
 enum Parsed {
@@ -254,6 +261,7 @@ fn dispatch(command: Box<Command>, source: Source) -> Outcome<Exit> {
             JournalCommand::Import(arguments) => journal::import(arguments),
         },
         Command::Version(arguments) => version(arguments),
+        Command::Completions(arguments) => completions(&program_name(), &arguments.shell),
     }
 }
 
@@ -274,6 +282,29 @@ fn version(arguments: VersionArguments) -> Outcome<Exit> {
     } else {
         print(&format!("carbontube {version}\n"))?;
     }
+    Ok(Exit::Success)
+}
+
+fn completions(program: &str, shell: &str) -> Outcome<Exit> {
+    use argh_complete::{Generator, bash::Bash, fish::Fish, nushell::Nushell, zsh::Zsh};
+
+    let info = Arguments::get_args_info();
+    let script = match shell {
+        "bash" => Bash::generate(program, &info),
+        "fish" => Fish::generate(program, &info),
+        "zsh" => Zsh::generate(program, &info),
+        "nushell" => Nushell::generate(program, &info),
+        other => {
+            let shells = ["bash", "fish", "zsh", "nushell"];
+            let message = format!("there are no completions for {other:?}");
+            return Err(Failure::usage(message).hint(crate::failure::suggestion(
+                other,
+                "completions",
+                shells,
+            )));
+        }
+    };
+    print(&script)?;
     Ok(Exit::Success)
 }
 

@@ -147,6 +147,8 @@ impl ManagerChoice {
                 role,
                 source: OpenError::InUse { .. },
             } => match role {
+                SocketRole::Pull if self.pull_bind.is_empty() => Some("pull"),
+                SocketRole::Subscribe if self.sub_bind.is_empty() => Some("sub"),
                 SocketRole::Api if self.api_bind.is_empty() => Some("api"),
                 SocketRole::Publish if self.pub_bind.is_empty() => Some("pub"),
                 _ => None,
@@ -154,8 +156,11 @@ impl ManagerChoice {
             _ => None,
         };
         match by_default {
+            Some("pull") => failure.hint(
+                "that is the default pull address, which another pipeline on this box may have; --pull-bind tcp://127.0.0.1 takes a free port, for the other addresses too",
+            ),
             Some(role) => failure.hint(format!(
-                "that is the default {role} address, which another pipeline on this box may have; give this one --api-bind tcp://127.0.0.1 and --pub-bind tcp://127.0.0.1 (any free port), or ports of its own"
+                "that is the default {role} address, which another pipeline on this box may have; --{role}-bind tcp://127.0.0.1 takes a free port"
             )),
             None => failure,
         }
@@ -331,7 +336,7 @@ fn or_local(addresses: Vec<Address>, port: u16) -> Vec<Address> {
     }
 }
 
-/// Bundles listen on free loopback ports unless told otherwise.
+/// Any free port of the loopback interface, for a bundle's workers.
 fn free_port() -> Address {
     Address::Tcp {
         host: Host::Name("127.0.0.1".to_owned()),
@@ -364,17 +369,7 @@ pub(crate) fn bundle(arguments: BundleArguments, source: Source) -> Outcome<Exit
     let catalogue = source.catalogue(&arguments.file)?;
     let entry = catalogue.pipeline(&arguments.name)?.clone();
     let (concurrency, ready_file) = (arguments.concurrency, arguments.ready_file);
-    let mut choice = choice!(arguments);
-    for bind in [
-        &mut choice.pull_bind,
-        &mut choice.sub_bind,
-        &mut choice.api_bind,
-        &mut choice.pub_bind,
-    ] {
-        if bind.is_empty() {
-            bind.push(free_port());
-        }
-    }
+    let choice = choice!(arguments);
     let mut plan = Vec::new();
     for phase in entry.definition.phases() {
         let phase = catalogue.phase(phase.job_type.as_str())?;
