@@ -67,7 +67,16 @@ fn worker(folder: &Path, phase: &str, manager: &Process) -> Process {
 }
 
 fn bundle(folder: &Path, pipeline: &str) -> Process {
-    Process::start(folder, &["bundle", "p.toml", pipeline, "--storage=memory:"])
+    Process::start(
+        folder,
+        &[
+            "bundle",
+            "p.toml",
+            pipeline,
+            "--storage=memory:",
+            "--pull-bind=tcp://127.0.0.1",
+        ],
+    )
 }
 
 fn stats(folder: &Path, api: &str) -> Value {
