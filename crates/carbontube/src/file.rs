@@ -237,7 +237,11 @@ impl Reader<'_> {
                     .parse::<StoreUri>()
                     .map_err(|error| self.fault(value.span(), error.to_string()))?;
                 Some(match parsed {
-                    StoreUri::Sled(path) => format!("sled:{}", self.dir.join(path).display()),
+                    StoreUri::Sled(path) => {
+                        // Through its components, which leaves `.` out.
+                        let path: PathBuf = self.dir.join(path).components().collect();
+                        format!("sled:{}", path.display())
+                    }
                     // The password stands only in the text as it was written.
                     StoreUri::Memory | StoreUri::Redis(_) => uri.to_owned(),
                 })

@@ -336,15 +336,27 @@ pub(crate) fn stats(arguments: StatsArguments) -> Outcome<Exit> {
         for (cause, count) in &stats.duplicate_causes {
             out.push_str(&format!("ran twice: {count} because {}\n", harmless(cause)));
         }
-        for (name, count) in stats.counters.iter().filter(|(_, count)| *count > 0) {
-            out.push_str(&format!(
-                "{}\n",
-                style.faint(format!("{}: {count}", harmless(name)))
-            ));
+        for (name, count) in stats.counters.iter().filter(|counter| tells(counter)) {
+            let line = format!("{}: {count}", harmless(name));
+            out.push_str(&format!("{}\n", style.faint(line)));
         }
         print(&out)?;
         Ok(Exit::Success)
     })
+}
+
+/// Whether a counter tells of something lost or refused; ordinary traffic is in `--json`.
+fn tells((name, count): &(String, u64)) -> bool {
+    const TRAFFIC: [&str; 7] = [
+        "messages_in",
+        "messages_out",
+        "bytes_in",
+        "bytes_out",
+        "connections_open",
+        "connections_accepted",
+        "events_published",
+    ];
+    *count > 0 && !TRAFFIC.iter().any(|traffic| name.ends_with(traffic))
 }
 
 fn selector(ids: &[String], filter: JobFilter, all: bool, verb: &str) -> Outcome<Selector> {

@@ -12,11 +12,11 @@ pub(crate) fn table(headings: &[&str]) -> Table {
     table
 }
 
-/// The table's text, without spaces at the ends of lines.
+/// The table's text, without the spaces at both ends of its lines.
 pub(crate) fn text(table: &Table) -> String {
     let mut text = String::new();
     for line in table.lines() {
-        text.push_str(line.trim_end());
+        text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
         text.push('\n');
     }
     text

@@ -29,7 +29,7 @@ fn good_file_is_read_whole() {
         [[pipeline]]
         name = "videos"
         phases = ["encode-video", "split-video"]
-        storage = "sled:journal"
+        storage = "sled:./journal"
 
         [phase.encode-video]
         command = ["python3", "encode.py"]
