@@ -106,11 +106,14 @@ fn mistakes_are_named_with_a_way_out() {
 }
 
 #[test]
-fn help_lists_every_exit_code() {
+fn help_and_documentation_list_every_exit_code() {
+    let documented = include_str!("../../../../docs/cli.md");
     let text = help(&[], false);
     for (exit, meaning) in Exit::ALL {
         let line = format!("  {:<5}{meaning}", exit.code());
         assert!(text.contains(&line), "no {line:?} in {text}");
+        let row = format!("| {} | {meaning} |", exit.code());
+        assert!(documented.contains(&row), "no {row:?} in docs/cli.md");
     }
 }
 
