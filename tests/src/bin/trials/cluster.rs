@@ -127,8 +127,8 @@ impl Cluster {
     /// Kills the manager (SIGKILL).
     pub(crate) fn kill_manager(&mut self) {
         if let Some(mut manager) = self.manager.take() {
-            self.manager_kills_us.push(now_us());
             manager.kill();
+            self.manager_kills_us.push(now_us());
         }
     }
 

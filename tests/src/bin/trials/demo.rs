@@ -228,8 +228,8 @@ fn drive(cluster: &mut Cluster, parts: &[Part]) -> Result<Seen> {
             note(&format!(
                 "kill -9 of a compress worker ({worker_killed}) at {lines} of {total}"
             ));
-            worker_kill_us = crate::cluster::now_us();
             cluster.kill_worker(2);
+            worker_kill_us = crate::cluster::now_us();
             cluster.start_worker(2);
         }
         if cluster.manager_kills_us.is_empty() && lines > total / 2 {

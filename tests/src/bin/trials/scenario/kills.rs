@@ -28,8 +28,9 @@ pub(super) fn worker_kill(size: Size) -> Result<Figures> {
             Ok(ended(&runs)? > count * (round + 1) / (rounds + 2))
         })?;
         let index = round % cluster.workers();
-        kills.push((cluster.worker(index).id(), now_us()));
+        let killed = cluster.worker(index).id();
         cluster.kill_worker(index);
+        kills.push((killed, now_us()));
         cluster.start_worker(index);
     }
     joined(feeder)?;
@@ -90,9 +91,11 @@ pub(super) fn both_kill(size: Size) -> Result<Figures> {
             Ok(ended(&runs)? > count * (round + 1) / (rounds + 2))
         })?;
         let index = round % cluster.workers();
-        kills.push((cluster.worker(index).id(), now_us()));
+        let killed = cluster.worker(index).id();
         cluster.kill_manager();
         cluster.kill_worker(index);
+        // Until it was dead it could begin jobs.
+        kills.push((killed, now_us()));
         cluster.start_worker(index);
         cluster.start_manager()?;
     }
