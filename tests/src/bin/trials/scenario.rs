@@ -14,7 +14,9 @@ use std::time::Instant;
 use anyhow::{Result, bail, ensure};
 use argh::FromArgs;
 
-pub(crate) use figures::{Figures, PHASES, cluster, judge, order, plan, settle, wait_for};
+pub(crate) use figures::{
+    Figures, PHASES, cluster, judge, judge_beside, order, plan, settle, wait_for,
+};
 
 /// Run trials with real processes, faults among them.
 #[derive(FromArgs)]

@@ -8,11 +8,11 @@ use async_std::task;
 use carbontube_client::protocol::message::JobState;
 use carbontube_client::{JobId, NewJob};
 use carbontube_tests::Signal;
-use file_catalogue::{Run, read_ledgers};
+use file_catalogue::read_ledgers;
 use serde_json::json;
 
 use super::kills::ended;
-use super::{Figures, PHASES, Size, cluster, judge, order, settle, wait_for};
+use super::{Figures, PHASES, Size, cluster, judge, judge_beside, order, settle, wait_for};
 use crate::cluster::Cluster;
 use crate::feeder::{feed, joined};
 
@@ -76,26 +76,8 @@ pub(super) fn poison(size: Size) -> Result<Figures> {
         (1..=5).contains(&aborted),
         "it took {aborted} workers with it"
     );
-    let figures = judge_apart(&cluster, &told, &poison, &kills)?;
+    let figures = judge_beside(&cluster, &told, &kills, &poison)?;
     Ok(figures.saying(format!("{aborted} workers aborted, then: {error}")))
-}
-
-/// The judge, for jobs that ran beside others that are meant to repeat.
-fn judge_apart(
-    cluster: &Cluster,
-    told: &crate::feeder::Told,
-    apart: &[JobId],
-    kills: &[(u32, u64)],
-) -> Result<Figures> {
-    // A repeat of a job that was told to misbehave is explained by that.
-    let apart: Vec<String> = apart.iter().map(JobId::to_string).collect();
-    let mut kills = kills.to_vec();
-    for ((_, job), runs) in read_ledgers(cluster.folder())? {
-        if apart.contains(&job) {
-            kills.extend(runs.iter().map(|run: &Run| (run.process, run.began_us)));
-        }
-    }
-    judge(cluster, told, &kills)
 }
 
 /// A job that hangs is stopped in time and tried again.
@@ -126,7 +108,7 @@ pub(super) fn timeout(size: Size) -> Result<Figures> {
         );
     }
     let apart: Vec<JobId> = always.into_iter().chain(once).collect();
-    Ok(judge_apart(&cluster, &told, &apart, &[])?.saying("8 jobs hung, 4 of them for good"))
+    Ok(judge_beside(&cluster, &told, &[], &apart)?.saying("8 jobs hung, 4 of them for good"))
 }
 
 /// Errors and panics are tried again, and end in the dead letters when they do not stop.
@@ -171,7 +153,7 @@ pub(super) fn retries(size: Size) -> Result<Figures> {
         ensure!(tries == 3, "job {id} was tried {tries} times, 3 were due");
     }
     let apart: Vec<JobId> = bad.into_iter().chain(healed).collect();
-    Ok(judge_apart(&cluster, &told, &apart, &[])?
+    Ok(judge_beside(&cluster, &told, &[], &apart)?
         .saying("10 jobs failed, 10 healed at the third try"))
 }
 

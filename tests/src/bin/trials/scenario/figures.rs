@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use carbontube_client::JobId;
 use file_catalogue::read_ledgers;
 use serde_json::{Value, json};
 
@@ -48,6 +49,9 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.confirmed == 0 {
+            return f.write_str(&self.more);
+        }
         write!(
             f,
             "confirmed {}, finished {}, lost {}, duplicates {}",
@@ -163,8 +167,19 @@ pub(crate) fn settle(cluster: &mut Cluster) -> Result<()> {
 pub(crate) type Kill = (u32, u64);
 
 /// Compares what was confirmed with what ran. A repeat must be explained by one of the
-/// kills, which lies between the two runs, or by the first run's own failure.
+/// kills, which lies between the two runs.
 pub(crate) fn judge(cluster: &Cluster, told: &Told, kills: &[Kill]) -> Result<Figures> {
+    judge_beside(cluster, told, kills, &[])
+}
+
+/// As [`judge`], beside jobs that were told to misbehave and repeat for that.
+pub(crate) fn judge_beside(
+    cluster: &Cluster,
+    told: &Told,
+    kills: &[Kill],
+    misbehaving: &[JobId],
+) -> Result<Figures> {
+    let misbehaving: BTreeSet<String> = misbehaving.iter().map(JobId::to_string).collect();
     let all = read_ledgers(cluster.folder())?;
     let confirmed = told.ids();
     let mut ends = Vec::new();
@@ -192,16 +207,19 @@ pub(crate) fn judge(cluster: &Cluster, told: &Told, kills: &[Kill]) -> Result<Fi
         for pair in runs.windows(2) {
             let (first, second) = (&pair[0], &pair[1]);
             let between = |at: u64| first.began_us <= at && at <= second.began_us;
-            let cause = if kills
-                .iter()
-                .any(|(process, at)| *process == first.process && between(*at))
-            {
-                "by a killed worker"
-            } else if kills
-                .iter()
-                .any(|(process, at)| *process == 0 && between(*at))
-            {
-                "by a killed manager"
+            let killed = |id: u32| {
+                kills
+                    .iter()
+                    .any(|(process, at)| *process == id && between(*at))
+            };
+            let cause = if misbehaving.contains(job) {
+                "told to misbehave"
+            } else if killed(first.process) && first.ended_us.is_none() {
+                "cut off by a killed worker"
+            } else if killed(first.process) {
+                "ended, but not yet reported by a killed worker"
+            } else if killed(0) {
+                "not yet journaled by a killed manager"
             } else {
                 unexplained.push(format!(
                     "{phase} of {job} in process {} then {}",
