@@ -36,7 +36,11 @@ impl Core {
         let was_draining = worker.draining;
         worker.shared = beat.shared_address;
         worker.slots = slots;
-        worker.draining = beat.state == WorkerState::Draining;
+        let drains = beat.state == WorkerState::Draining;
+        worker.draining = drains || worker.drain_asked;
+        // A message is lost when its pipe is down, and only a pipe of its own leads to it.
+        let ask_again = worker.drain_asked && !drains && !worker.shared;
+        let pipe = worker.pipe;
         worker.success_count = beat.success_count;
         worker.failed_count = beat.failed_count;
         worker.host = beat.host;
@@ -46,6 +50,9 @@ impl Core {
         if was_draining != worker.draining || was_lost {
             let status = self.workers.table.get(&id).map(|w| self.workers.status(w));
             self.publish_worker(id, now, status.unwrap_or(WorkerStatus::Available));
+        }
+        if ask_again {
+            self.send_drain(pipe);
         }
         let ours = beat
             .managers
@@ -104,6 +111,7 @@ impl Core {
             pipe,
             slots,
             draining: false,
+            drain_asked: false,
             lost: false,
             attempts: Default::default(),
             quarantine: None,

@@ -15,7 +15,7 @@ use super::machine::Core;
 use super::payload::Reason;
 use super::record::{self, End, Record};
 use super::waits::find_past;
-use super::{ClientId, Effect, RecordSeq};
+use super::{ClientId, Effect, PipeId, RecordSeq};
 
 /// How many jobs one list query looks at; a rare match is found over several pages.
 const LOOKED_AT_MAX: usize = 200_000;
@@ -517,14 +517,19 @@ impl Core {
             return false;
         };
         worker.draining = true;
+        worker.drain_asked = true;
         let (pipe, original) = (worker.pipe, worker.original);
         if !original {
-            let head = self.head(pipe);
-            let message = Drain { head }.into();
-            self.effect(RecordSeq(0), Effect::ToPipe { pipe, message });
+            self.send_drain(pipe);
         }
         self.publish_worker(id, now, WorkerStatus::Draining);
         true
+    }
+
+    pub(super) fn send_drain(&mut self, pipe: PipeId) {
+        let head = self.head(pipe);
+        let message = Drain { head }.into();
+        self.effect(RecordSeq(0), Effect::ToPipe { pipe, message });
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Worker {
     pub(super) pipe: PipeId,
     pub(super) slots: u32,
     pub(super) draining: bool,
+    /// It was asked to drain; asked again until its heartbeats say that it does.
+    pub(super) drain_asked: bool,
     pub(super) lost: bool,
     pub(super) attempts: BTreeMap<AttemptId, Held>,
     /// A job that may have taken workers down runs here alone.

@@ -279,6 +279,7 @@ impl Bed {
                     .running
                     .retain(|(_, job)| !cancel.attempts.contains(&job.attempt));
             }
+            Message::Drain(_) => worker.draining = true,
             _ => {}
         }
         let slots = worker.slots;

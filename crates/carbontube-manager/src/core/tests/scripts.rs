@@ -262,6 +262,25 @@ fn draining_manager_refuses_jobs_and_stops_after_what_runs() {
 }
 
 #[test]
+fn worker_whose_drain_was_lost_is_asked_again_and_gets_no_work() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    // As when its pipe is not up: nothing reaches the worker.
+    bed.deliver = false;
+    bed.ask(Query::Drain {
+        worker: Some(worker),
+    });
+    bed.deliver = true;
+    assert!(!bed.workers[&worker].draining);
+    bed.beat(worker);
+    assert!(bed.workers[&worker].draining);
+    bed.enqueue(&["a"]);
+    assert_eq!(bed.state("a"), Some(JobState::Enqueued));
+    bed.beat(worker);
+    assert!(bed.runs(worker).is_empty());
+}
+
+#[test]
 fn job_that_takes_workers_down_is_poison() {
     let mut bed = Bed::new(&["one"]);
     bed.enqueue(&["a"]);
