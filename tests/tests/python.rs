@@ -22,13 +22,22 @@ fn is_installed() -> bool {
     found
 }
 
-fn pytest(file: &str) {
+fn pytest(file: &str, which: &str) {
     if !is_installed() {
         return;
     }
     let mut command = Command::new("python3");
     command
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", file])
+        .args([
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            file,
+            "-k",
+            which,
+        ])
         .current_dir(workspace().join("clients/python"))
         .env("CARBONTUBE_BIN", binary())
         .env("CARBONTUBE_REQUIRE_ALL", "1")
@@ -38,20 +47,25 @@ fn pytest(file: &str) {
 
 #[test]
 fn the_python_clients_frames_are_those_of_the_protocol() {
-    pytest("tests/test_wire.py");
+    pytest("tests/test_wire.py", "");
 }
 
 #[test]
 fn the_python_client_keeps_its_promises_to_a_scripted_manager() {
-    pytest("tests/test_client.py");
+    pytest("tests/test_client.py", "");
 }
 
 #[test]
 fn the_example_worker_keeps_the_rules_of_the_protocol() {
-    pytest("tests/test_worker.py");
+    pytest("tests/test_worker.py", "");
 }
 
 #[test]
-fn python_peers_and_a_real_manager_understand_each_other() {
-    pytest("tests/test_manager.py");
+fn python_clients_and_a_real_manager_understand_each_other() {
+    pytest("tests/test_manager.py", "not worker");
+}
+
+#[test]
+fn the_example_worker_and_a_real_manager_understand_each_other() {
+    pytest("tests/test_manager.py", "worker");
 }
