@@ -1,0 +1,8 @@
+//! A manager on real sockets, against scripted workers and clients.
+
+mod drain;
+mod jobs;
+mod peers;
+mod starting;
+mod storage;
+mod support;

@@ -1,0 +1,76 @@
+//! A journal that fails: nothing is confirmed, nothing confirmed is lost.
+
+use carbontube_manager::Manager;
+use carbontube_protocol::Codec;
+use carbontube_protocol::message::{Code, EnqueueOutcome, ManagerState};
+use carbontube_storage::{Faults, Memory, NextCommit};
+
+use crate::support::{Client, Running, Worker, id, options, run};
+
+async fn on(faults: &Faults) -> Running {
+    let disk = faults.clone();
+    let open = move || Ok(Box::new(Memory::store_on(&disk)?) as Box<_>);
+    Running::of(Manager::start_on(options(), open).await.expect("it starts"))
+}
+
+#[test]
+fn full_disk_confirms_nothing_and_recovers_without_loss() {
+    run(async {
+        let faults = Faults::new();
+        let manager = on(&faults).await;
+        let mut client = Client::connect(&manager, Codec::Bincode).await;
+        let mut other = Client::connect(&manager, Codec::Bincode).await;
+        client.enqueue(&["film-1"]).await;
+
+        faults.disk_full(true);
+        let waiting = client.start_enqueue(&["film-2"]).await;
+        other
+            .stats_until("the full disk to show", |stats| {
+                stats.state == ManagerState::Impaired
+            })
+            .await;
+        let refused = other.start_enqueue(&["film-3"]).await;
+        match &other.outcomes(refused).await[..] {
+            [EnqueueOutcome::Rejected { code, message, .. }] => {
+                assert_eq!(*code, Code::Journal);
+                assert!(message.contains("no space left"), "{message}");
+            }
+            found => panic!("expected a rejection, found {found:?}"),
+        }
+
+        faults.disk_full(false);
+        let accepted = EnqueueOutcome::Accepted { id: id("film-2") };
+        assert_eq!(client.outcomes(waiting).await, [accepted]);
+        other
+            .stats_until("the manager to be well", |stats| {
+                stats.state != ManagerState::Impaired
+            })
+            .await;
+        manager.stop().await;
+
+        let manager = on(&faults).await;
+        let mut client = Client::connect(&manager, Codec::Bincode).await;
+        assert_eq!(
+            client.stats().await.live,
+            2,
+            "both confirmed jobs are there"
+        );
+        manager.stop().await;
+    });
+}
+
+#[test]
+fn commit_whose_confirmation_was_lost_is_found_out() {
+    run(async {
+        let faults = Faults::new();
+        let manager = on(&faults).await;
+        let mut client = Client::connect(&manager, Codec::Bincode).await;
+        faults.next_commit(NextCommit::IsStoredUnconfirmed);
+        client.enqueue(&["film-1"]).await;
+        client.enqueue(&["film-2"]).await;
+        let mut cutter = Worker::start(&manager, "cut").await;
+        assert_eq!(cutter.work("{}").await.job, id("film-1"));
+        assert_eq!(cutter.work("{}").await.job, id("film-2"));
+        manager.stop().await;
+    });
+}
