@@ -1,6 +1,6 @@
 //! The bed: a core, its store in memory, and simulated workers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -172,10 +172,18 @@ impl Bed {
             while let Some(gated) = self.core.poll_effect() {
                 self.waiting.push_back(gated);
             }
+            let mut blocked = BTreeSet::new();
             for gated in std::mem::take(&mut self.waiting) {
-                if gated.after <= self.durable {
+                let pipe = match &gated.effect {
+                    Effect::ToPipe { pipe, .. } => Some(*pipe),
+                    _ => None,
+                };
+                // A pipe keeps its order, as the shell promises.
+                let is_blocked = pipe.is_some_and(|pipe| blocked.contains(&pipe));
+                if gated.after <= self.durable && !is_blocked {
                     self.carry_out(gated.effect, &mut inputs);
                 } else {
+                    blocked.extend(pipe);
                     self.waiting.push_back(gated);
                 }
             }

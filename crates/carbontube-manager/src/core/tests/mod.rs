@@ -1,4 +1,6 @@
 //! Scripts for the core: a bed with a store in memory, workers and virtual time.
 
 mod bed;
+mod dispatching;
+mod journaling;
 mod scripts;

@@ -1,0 +1,241 @@
+//! Fairness, credit, stealing, loss and adoption, with workers in virtual time.
+
+use std::time::Duration;
+
+use carbontube_protocol::message::{Answer, EnqueueOutcome, JobState, Outcome, Query};
+use carbontube_protocol::original::{OriginalEvent, OriginalMessage};
+use carbontube_protocol::{JobType, Timestamp};
+
+use super::bed::{Bed, address_of, id, new_job, worker_id};
+use crate::core::Input;
+
+fn many(bed: &mut Bed, prefix: &str, count: usize) {
+    let jobs = (0..count).map(|n| new_job(id(&format!("{prefix}{n:05}"))));
+    let outcomes = bed.enqueue_jobs(jobs.collect());
+    let accepted = |outcome: &EnqueueOutcome| matches!(outcome, EnqueueOutcome::Accepted { .. });
+    assert!(outcomes.iter().all(accepted));
+}
+
+#[test]
+fn two_equal_workers_get_equal_work() {
+    let mut bed = Bed::new(&["one"]);
+    let first = bed.add_worker(1, "one", 1);
+    let second = bed.add_worker(2, "one", 1);
+    many(&mut bed, "j", 1000);
+    bed.run(Duration::from_secs(60));
+    let counts = [
+        bed.workers[&first].ran.len(),
+        bed.workers[&second].ran.len(),
+    ];
+    assert_eq!(counts.iter().sum::<usize>(), 1000);
+    assert!(
+        counts.iter().all(|count| (490..=510).contains(count)),
+        "{counts:?}"
+    );
+    let end = |worker| bed.workers[&worker].ran.last().expect("it ran").0;
+    let apart = end(first)
+        .since(end(second))
+        .max(end(second).since(end(first)));
+    assert!(apart <= Duration::from_millis(50), "{apart:?} of 2.5 s");
+    assert_eq!(bed.stats().duplicates, 0);
+}
+
+#[test]
+fn no_short_job_waits_for_a_long_one() {
+    let mut bed = Bed::new(&["one"]);
+    bed.duration = |job| match job.to_string().as_str() {
+        "j00100" => Duration::from_secs(10),
+        _ => Duration::from_millis(5),
+    };
+    let first = bed.add_worker(1, "one", 1);
+    let second = bed.add_worker(2, "one", 1);
+    let began = bed.now;
+    many(&mut bed, "j", 201);
+    bed.run(Duration::from_secs(60));
+    let mut ran: Vec<_> = bed.workers[&first].ran.clone();
+    ran.extend(bed.workers[&second].ran.clone());
+    assert_eq!(ran.len(), 201, "each ran once");
+    let last = ran.iter().map(|(at, _, _)| *at).max().expect("they ran");
+    assert!(
+        last.since(began) < Duration::from_secs(2),
+        "{:?}",
+        last.since(began)
+    );
+}
+
+#[test]
+fn jobs_of_one_phase_start_in_order() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    many(&mut bed, "j", 100);
+    bed.run(Duration::from_secs(10));
+    let ran: Vec<String> = bed.workers[&worker]
+        .ran
+        .iter()
+        .map(|(_, job, _)| job.to_string())
+        .collect();
+    let mut sorted = ran.clone();
+    sorted.sort();
+    assert_eq!(ran, sorted);
+}
+
+#[test]
+fn unknown_duration_means_no_prefetch() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 2);
+    many(&mut bed, "j", 10);
+    assert_eq!(bed.runs(worker).len(), 2);
+    assert!(bed.workers[&worker].queue.is_empty());
+}
+
+#[test]
+fn attempt_that_was_received_and_is_not_held_is_dispatched_again_at_once() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let sim = bed.workers.get_mut(&worker).expect("it is there");
+    sim.running.clear();
+    bed.beat(worker);
+    assert_eq!(bed.runs(worker), ["a"]);
+    let attempt = bed.workers[&worker].running[0].1.attempt;
+    assert_eq!(attempt.to_string(), "1-2");
+    assert_eq!(bed.workers[&worker].running[0].1.number, 1);
+}
+
+#[test]
+fn silent_pipe_is_opened_anew_and_its_attempts_dispatched_again() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.deliver = false;
+    bed.enqueue(&["a"]);
+    for _ in 0..4 {
+        bed.pass(Duration::from_secs(1));
+        bed.beat(worker);
+    }
+    assert_eq!(bed.opened.len(), 1);
+    bed.deliver = true;
+    bed.pass(Duration::from_secs(1));
+    bed.beat(worker);
+    assert_eq!(bed.opened.len(), 2);
+    assert_eq!(bed.runs(worker), ["a"]);
+}
+
+#[test]
+fn restarted_manager_adopts_what_runs_and_runs_nothing_twice() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 2);
+    bed.enqueue(&["a", "b", "c"]);
+    bed.restart();
+    bed.add_worker(2, "one", 4);
+    assert!(
+        bed.runs(worker_id(2)).is_empty(),
+        "recovered jobs wait for the grace"
+    );
+    bed.enqueue(&["d"]);
+    assert_eq!(bed.runs(worker_id(2)), ["d"], "new ones do not");
+    bed.beat(worker);
+    bed.pass(Duration::from_secs(4));
+    assert_eq!(bed.runs(worker), ["a", "b"]);
+    assert_eq!(bed.runs(worker_id(2)), ["d", "c"]);
+    bed.finish(worker, "a", Outcome::Success, "");
+    assert_eq!(bed.state("a"), Some(JobState::Success));
+    assert!(bed.workers[&worker].done.is_empty());
+    assert_eq!(bed.stats().duplicates, 0);
+}
+
+#[test]
+fn result_finished_in_the_managers_absence_is_taken() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.restart();
+    bed.finish(worker, "a", Outcome::Success, "");
+    bed.beat(worker);
+    let result = bed.workers[&worker].done.values().next().cloned();
+    if let Some(result) = result {
+        bed.result(worker, result);
+    }
+    assert_eq!(bed.state("a"), Some(JobState::Success));
+    assert!(bed.workers[&worker].done.is_empty());
+}
+
+#[test]
+fn lost_workers_jobs_go_to_another_and_its_late_result_is_a_duplicate() {
+    let mut bed = Bed::new(&["one"]);
+    let first = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.pass(Duration::from_secs(6));
+    let second = bed.add_worker(2, "one", 1);
+    assert_eq!(bed.runs(second), ["a"]);
+    bed.finish(second, "a", Outcome::Success, "");
+    bed.finish(first, "a", Outcome::Success, "");
+    let stats = bed.stats();
+    assert_eq!((stats.success, stats.duplicates), (1, 1));
+    assert_eq!(
+        stats.duplicate_causes,
+        [("worker thought lost".to_owned(), 1)]
+    );
+    assert!(bed.workers[&first].done.is_empty());
+}
+
+#[test]
+fn suspect_runs_alone() {
+    let mut bed = Bed::new(&["one"]);
+    bed.enqueue(&["a"]);
+    for n in 1..=2 {
+        let worker = bed.add_worker(n, "one", 4);
+        assert_eq!(bed.runs(worker), ["a"]);
+        bed.workers.get_mut(&worker).expect("it is there").alive = false;
+        bed.pass(Duration::from_secs(6));
+    }
+    bed.enqueue(&["b"]);
+    let worker = bed.add_worker(3, "one", 4);
+    assert_eq!(bed.runs(worker), ["a"], "nothing beside it");
+    bed.finish(worker, "a", Outcome::Success, "");
+    assert_eq!(bed.runs(worker), ["b"]);
+}
+
+#[test]
+fn draining_worker_gets_nothing_more() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.workers.get_mut(&worker).expect("it is there").draining = true;
+    bed.beat(worker);
+    bed.enqueue(&["a"]);
+    assert!(bed.runs(worker).is_empty());
+    let Answer::Job(detail) = bed.ask(Query::Job { id: id("a") }) else {
+        panic!("a job was asked");
+    };
+    assert_eq!(detail.view.reason, "no worker of one takes work now");
+}
+
+#[test]
+fn originals_worker_runs_a_job_and_loses_it_by_silence() {
+    let mut bed = Bed::new(&["one"]);
+    let available = OriginalEvent::Available {
+        id: "old".to_owned(),
+        address: address_of(worker_id(1)),
+        job_type: JobType::new("one").expect("a name"),
+        success_count: 0,
+        failed_count: 0,
+    };
+    bed.input(Input::OriginalEvent(available.clone()));
+    let pipe = bed.opened[0];
+    bed.input(Input::PipeUp { pipe });
+    bed.enqueue(&["a", "b"]);
+    assert_eq!(bed.sent.len(), 1, "one slot: {:?}", bed.sent);
+    assert!(bed.sent[0].contains("\"id\":\"a\""));
+    bed.input(Input::Original(OriginalMessage::Finished {
+        id: id("a"),
+        job_type: JobType::new("one").expect("a name"),
+        success: true,
+        error: Default::default(),
+        started_at: Timestamp(1),
+        finished_at: Timestamp(2),
+        instructions: bytes::Bytes::from_static(b"{}"),
+    }));
+    assert_eq!(bed.state("a"), Some(JobState::Success));
+    assert!(bed.sent[1].contains("\"id\":\"b\""));
+    bed.pass(Duration::from_secs(6));
+    assert_eq!(bed.state("b"), Some(JobState::Enqueued));
+}
