@@ -281,6 +281,23 @@ fn second_signal_ends_a_worker_at_once() {
 }
 
 #[test]
+fn workers_and_managers_drain_on_request() {
+    let folder = folder();
+    let mut manager = manager(folder.path(), "letters");
+    let mut worker = worker(folder.path(), "first", &manager);
+    let api = manager.address("api");
+    let id = wait_until("available worker", || {
+        let workers = run(folder.path(), &["workers", "--api", &api, "--json"]).json();
+        let worker = workers.as_array()?.first()?;
+        (worker["status"] == "available").then(|| worker["worker"].as_str().map(str::to_owned))?
+    });
+    run(folder.path(), &["drain", &id[..8], "--api", &api]).success();
+    assert_eq!(worker.wait().code(), Some(0), "{}", worker.log());
+    run(folder.path(), &["drain", "--api", &api]).success();
+    assert_eq!(manager.wait().code(), Some(0), "{}", manager.log());
+}
+
+#[test]
 fn idle_manager_ends_on_the_first_signal() {
     let folder = folder();
     let mut manager = manager(folder.path(), "letters");
