@@ -124,8 +124,6 @@ fn pure(path: &str, source: &str) -> Vec<Problem> {
         "async_channel",
         "async_io",
         "carbontube_transport",
-        "HashMap",
-        "HashSet",
         "async fn",
     ];
     let mut problems = Vec::new();
@@ -138,7 +136,7 @@ fn pure(path: &str, source: &str) -> Vec<Problem> {
         }
         for word in banned {
             if line.contains(word) {
-                let text = format!("the core is pure and ordered: {word} has no place in it");
+                let text = format!("the core is pure: {word} has no place in it");
                 problems.push(Problem::new(path, Some(index + 1), text));
             }
         }
