@@ -58,6 +58,8 @@ pub(crate) fn options() -> ManagerOptions {
 
 /// Runs a test; fails it when it takes too long.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    // Boxed: what waits for it copies it again and again, on a test's small stack.
+    let test = Box::pin(test);
     async_std::task::block_on(within("the test", async move { Ok::<T, ()>(test.await) }))
 }
 
