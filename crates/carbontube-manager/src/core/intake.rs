@@ -20,7 +20,7 @@ impl Core {
                 code: Code::UnknownPipeline,
                 message,
             };
-            return self.to_client(RecordSeq(0), client, refusal.into());
+            return self.answer_client(RecordSeq(0), client, refusal.into());
         }
         let outcomes: Vec<EnqueueOutcome> = request
             .jobs
@@ -40,7 +40,7 @@ impl Core {
             request: request.request,
             outcomes,
         };
-        self.to_client(after, client, answer.into());
+        self.answer_client(after, client, answer.into());
     }
 
     pub(super) fn other_pipeline(&self, found: &PipelineName) -> String {

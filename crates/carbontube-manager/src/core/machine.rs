@@ -258,7 +258,7 @@ impl Core {
         self.effects.push_back(Gated { after, effect });
     }
 
-    pub(super) fn to_client(&mut self, after: RecordSeq, client: ClientId, message: Message) {
+    pub(super) fn answer_client(&mut self, after: RecordSeq, client: ClientId, message: Message) {
         self.effect(after, Effect::ToClient { client, message });
     }
 

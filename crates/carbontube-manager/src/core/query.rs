@@ -85,7 +85,7 @@ impl Core {
 
     fn answer(&mut self, after: RecordSeq, client: ClientId, request: u64, answer: Answer) {
         let message = Message::Answer(QueryAnswer { request, answer });
-        self.to_client(after, client, message);
+        self.answer_client(after, client, message);
     }
 
     fn refuse(&mut self, client: ClientId, request: u64, code: Code, message: String) {
@@ -94,7 +94,7 @@ impl Core {
             code,
             message,
         };
-        self.to_client(RecordSeq(0), client, refusal.into());
+        self.answer_client(RecordSeq(0), client, refusal.into());
     }
 
     fn refuse_phase(&mut self, client: ClientId, request: u64, phase: Option<&JobType>) {

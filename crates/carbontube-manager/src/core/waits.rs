@@ -22,7 +22,7 @@ impl Core {
         if request.pipeline != *self.definition.name() {
             let message = self.other_pipeline(&request.pipeline);
             let refusal = refusal(Code::UnknownPipeline, message);
-            return self.to_client(RecordSeq(0), client, refusal.into());
+            return self.answer_client(RecordSeq(0), client, refusal.into());
         }
         let (client_max, all_max) = self.options.waits_max;
         let held = self.waits.by_client.get(&client).map_or(0, |set| set.len());
@@ -32,7 +32,7 @@ impl Core {
                  would be more"
             );
             let refusal = refusal(Code::Busy, message);
-            return self.to_client(RecordSeq(0), client, refusal.into());
+            return self.answer_client(RecordSeq(0), client, refusal.into());
         }
         for id in request.ids {
             match self.state_of(&id) {
@@ -187,13 +187,13 @@ impl Core {
                 let size = job.result.len() + detail + 256;
                 if !jobs.is_empty() && (jobs.len() == jobs_max || bytes + size > bytes_max) {
                     let jobs = std::mem::take(&mut jobs);
-                    self.to_client(after, client, Ended { request, jobs }.into());
+                    self.answer_client(after, client, Ended { request, jobs }.into());
                     bytes = 0;
                 }
                 bytes += size;
                 jobs.push(job);
             }
-            self.to_client(after, client, Ended { request, jobs }.into());
+            self.answer_client(after, client, Ended { request, jobs }.into());
         }
     }
 

@@ -466,6 +466,7 @@ impl Bed {
             let ends = self
                 .workers
                 .values()
+                .filter(|w| w.alive)
                 .flat_map(|w| w.running.iter().map(|(at, _)| *at));
             let next = ends
                 .chain([next_beat])

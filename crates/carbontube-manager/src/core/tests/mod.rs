@@ -3,4 +3,5 @@
 mod bed;
 mod dispatching;
 mod journaling;
+mod random;
 mod scripts;
