@@ -263,6 +263,43 @@ fn first_signal_drains_and_running_jobs_finish() {
 }
 
 #[test]
+fn draining_bundle_finishes_what_runs_and_tells_who_waits() {
+    let folder = folder();
+    let mut bundle = bundle(folder.path(), "slow");
+    let api = bundle.address("api");
+    let path = folder.path().to_owned();
+    let waiting =
+        std::thread::spawn(move || run(&path, &["enqueue", &api, "slow", "{}", "--wait"]));
+    wait_until("started job", || {
+        folder.path().join("started").exists().then_some(())
+    });
+    bundle.signal(Signal::TERM);
+    wait_until("word of draining", || {
+        bundle.log().contains("draining:").then_some(())
+    });
+    std::fs::write(folder.path().join("go"), "").expect("a file");
+    let finished = waiting
+        .join()
+        .expect("the enqueueing thread ends")
+        .success();
+    assert_eq!(finished.json(), json!({ "waited": true }));
+    assert_eq!(bundle.wait().code(), Some(0), "{}", bundle.log());
+}
+
+#[test]
+fn worker_on_a_taken_port_says_what_to_do() {
+    let folder = folder();
+    let manager = manager(folder.path(), "letters");
+    let taken = format!("--pull-bind={}", manager.address("api"));
+    let second = run(folder.path(), &["phase", "p.toml", "first", &taken]);
+    complains(
+        &second,
+        1,
+        &["cannot run phase first", "already in use", "--pull-bind"],
+    );
+}
+
+#[test]
 fn second_signal_ends_a_worker_at_once() {
     let folder = folder();
     let manager = manager(folder.path(), "slow");

@@ -321,7 +321,7 @@ pub(crate) fn stats(arguments: StatsArguments) -> Outcome<Exit> {
         }
         out.push_str(&text(&rows));
         out.push_str(&format!(
-            "journal {}: {} pages, {} on disk\n",
+            "journal {} ({} pages, {} on disk)\n",
             info.storage,
             stats.journal.pages,
             indicatif::HumanBytes(stats.journal.disk_bytes),

@@ -268,7 +268,7 @@ fn dispatch(command: Box<Command>, source: Source) -> Outcome<Exit> {
 fn start_log(default_level: &str) {
     let environment = env_logger::Env::new().filter_or(
         "CARBONTUBE_LOG",
-        format!("warn,carbontube={default_level},carbontube_manager={default_level}"),
+        format!("warn,zeromq=error,carbontube={default_level},carbontube_manager={default_level}"),
     );
     // Fails only when a program that embeds this has a logger already: fine.
     let _ = env_logger::Builder::from_env(environment).try_init();
