@@ -4,6 +4,22 @@
 //! A [`PipelineClient`] talks to one manager at a time out of the addresses that it
 //! is given, and goes over to another when that one is lost. What was not answered is
 //! sent again under the same ids, so that nothing is enqueued twice.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use carbontube_client::{ClientOptions, NewJob, PipelineClient, PipelineName};
+//!
+//! let api = "tcp://127.0.0.1:5051".parse()?;
+//! let client = PipelineClient::connect(&[api], ClientOptions::default()).await?;
+//! let pipeline = PipelineName::new("video-encoder-pipeline")?;
+//!
+//! let job = NewJob::from_json(r#"{"video_path": "/tmp/video1.mp4"}"#);
+//! let receipt = client.enqueue(&pipeline, job).await?;
+//! let ended = client.wait(&pipeline, receipt.id(), None).await?;
+//! println!("{:?}", ended.state);
+//! # Ok(())
+//! # }
+//! ```
 
 mod client;
 mod conversation;
