@@ -223,7 +223,7 @@ impl Bed {
                     bytes: Ok(bytes),
                 });
             }
-            Effect::ToPipe { pipe, message } => self.to_worker(pipe, message, inputs),
+            Effect::ToPipe { pipe, message } => self.receive(pipe, message, inputs),
             Effect::ToOriginalPipe { frame, .. } => {
                 self.sent.push(String::from_utf8_lossy(&frame).into_owned());
             }
@@ -232,7 +232,7 @@ impl Bed {
         }
     }
 
-    fn to_worker(&mut self, pipe: PipeId, message: Message, inputs: &mut Vec<Input>) {
+    fn receive(&mut self, pipe: PipeId, message: Message, inputs: &mut Vec<Input>) {
         let found = self.workers.iter_mut().find(|(_, w)| w.pipe == Some(pipe));
         let Some((id, worker)) = found else { return };
         if !self.deliver || !worker.alive {
@@ -487,7 +487,10 @@ impl Bed {
                 }
             }
             for (worker, job) in finished {
-                self.finish(worker, &job, Outcome::Success, "");
+                // An earlier result of this moment may have cancelled it.
+                if self.runs(worker).contains(&job) {
+                    self.finish(worker, &job, Outcome::Success, "");
+                }
             }
             if self.now >= next_beat {
                 next_beat = self.now + Duration::from_secs(1);

@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn start_worker(bed: &mut Bed, n: u8) {
-    let job_type = if n % 2 == 0 { "one" } else { "two" };
+    let job_type = if n.is_multiple_of(2) { "one" } else { "two" };
     bed.add_worker(n, job_type, 1 + usize::from(n % 3));
 }
 
