@@ -91,7 +91,9 @@ fn kill_group(id: u32) {
     }
 }
 
-fn note_group(id: u32, lives: bool) {
+/// Has [`kill_all`] kill the group of a process that was started in another way, or no
+/// longer.
+pub fn note_group(id: u32, lives: bool) {
     let mut groups = GROUPS.lock().unwrap_or_else(|broken| broken.into_inner());
     if lives {
         groups.insert(id);

@@ -1,6 +1,7 @@
 //! One pipeline as separate processes: a manager with its journal, and workers.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -37,6 +38,21 @@ pub(crate) struct Cluster {
     ledgers: bool,
 }
 
+/// The folders of clusters, to be removed where no destructor runs.
+static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Kills every process and removes every cluster's folder.
+pub(crate) fn end_all() {
+    carbontube_tests::kill_all();
+    for folder in FOLDERS
+        .lock()
+        .unwrap_or_else(|broken| broken.into_inner())
+        .iter()
+    {
+        let _gone = std::fs::remove_dir_all(folder);
+    }
+}
+
 /// Where the release binaries are.
 pub(crate) fn binaries() -> PathBuf {
     match std::env::var_os("CARBONTUBE_BINARIES") {
@@ -57,6 +73,10 @@ pub(crate) fn now_us() -> u64 {
 impl Cluster {
     /// Writes the definition and starts the manager on free ports.
     pub(crate) fn start(folder: &Path, plan: &Plan<'_>) -> Result<Self> {
+        FOLDERS
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner())
+            .push(folder.to_owned());
         let program = binaries().join(plan.program);
         let names: Vec<String> = plan.phases.iter().map(|name| format!("{name:?}")).collect();
         let mut definition = format!(
@@ -259,6 +279,10 @@ impl Cluster {
 
     /// Lets every process live on, and tells their ids.
     pub(crate) fn keep(self) -> Vec<u32> {
+        FOLDERS
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner())
+            .retain(|folder| *folder != self.folder);
         let workers = self.workers.into_iter().filter_map(|(_, process)| process);
         let processes: Vec<Process> = self.manager.into_iter().chain(workers).collect();
         let ids = processes.iter().map(Process::id).collect();

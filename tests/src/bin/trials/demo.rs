@@ -68,7 +68,12 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
     let seen = drive(&mut cluster, &parts)?;
     let outcome = judge(&cluster, &seen)?;
     println!("{}", outcome.table);
-    println!("journal: {}", cluster.storage());
+    let stays = if demo.keep {
+        ""
+    } else {
+        " (removed with this run's folder; --keep leaves it)"
+    };
+    println!("journal: {}{stays}", cluster.storage());
     if demo.keep {
         // Not even a failed check should take away what could explain it.
         let kept = folder.keep();

@@ -54,7 +54,7 @@ fn end_children_on_signals() -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            carbontube_tests::kill_all();
+            cluster::end_all();
             std::process::exit(128 + signal);
         }
     });

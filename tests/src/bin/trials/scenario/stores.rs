@@ -1,12 +1,13 @@
 //! The journal's place: taken twice, lost, full, without power.
 
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use carbontube_tests::run_program;
+use carbontube_tests::{note_group, run_program};
 
 use super::{Figures, PHASES, Size, cluster, judge, order, plan, settle, wait_for};
 use crate::cluster::{Cluster, binaries};
@@ -82,10 +83,12 @@ impl Redis {
             ])
             .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
             .arg(folder)
+            .process_group(0)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .context("starting redis-server")?;
+        note_group(child.id(), true);
         let redis = Redis { child };
         wait_for("answer of redis-server", || {
             use std::io::{Read, Write};
@@ -105,6 +108,7 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _gone = self.child.kill();
         let _status = self.child.wait();
+        note_group(self.child.id(), false);
     }
 }
 
