@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver as StdReceiver, channel};
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
+use async_io::Timer;
 use async_std::task::{JoinHandle, spawn, spawn_blocking};
 use carbontube_storage::{OpenOptions, Store, StoreError};
 use carbontube_transport::{Endpoint, Publish, Pull, Router, Subscribe};
@@ -29,6 +30,9 @@ use crate::watchdog::{self, Beat};
 /// How long a manager waits for the lease of a former one that was killed: a shared store
 /// frees it a few seconds later.
 const LEASE_WAIT: Duration = Duration::from_secs(12);
+
+/// How long a thread that hangs may hold up the end.
+const END_MAX: Duration = Duration::from_secs(10);
 
 /// A manager that serves one pipeline.
 #[derive(Debug)]
@@ -68,6 +72,13 @@ impl ManagerHandle {
     pub fn stop_now(&self) {
         let _ = self.stops.try_send(Ending::Now);
     }
+}
+
+/// What a running manager woke up for.
+enum Step {
+    Asked(Option<Ending>),
+    Ended(Option<Ended>),
+    Late,
 }
 
 struct Sockets {
@@ -271,15 +282,28 @@ impl Manager {
     /// # Errors
     /// [`RunError`] when it had to end by itself.
     pub async fn run(self) -> Result<(), RunError> {
+        let mut deadline = None;
         let ended = loop {
-            let next = future::or(async { Err(self.ended.recv().await) }, async {
-                Ok(self.stops.recv().await)
-            })
-            .await;
-            match next {
-                Ok(Ok(Ending::Drain)) => self.queue.put_now(Input::Drain),
-                Ok(_) => self.queue.close(),
-                Err(ended) => break ended.ok().flatten(),
+            let ended = async { Step::Ended(self.ended.recv().await.ok().flatten()) };
+            let asked = async { Step::Asked(self.stops.recv().await.ok()) };
+            let late = async {
+                match deadline {
+                    Some(deadline) => Timer::at(deadline).await,
+                    None => future::pending().await,
+                };
+                Step::Late
+            };
+            match future::or(ended, future::or(asked, late)).await {
+                Step::Asked(Some(Ending::Drain)) => self.queue.put_now(Input::Drain),
+                Step::Asked(_) => {
+                    self.queue.close();
+                    deadline.get_or_insert_with(|| Instant::now() + END_MAX);
+                }
+                Step::Ended(ended) => break ended,
+                Step::Late => {
+                    log::error!("the core does not end; leaving without it");
+                    break None;
+                }
             }
         };
         self.queue.close();
@@ -287,7 +311,14 @@ impl Manager {
             let (keeper, mut pipes) = (ended.keeper, ended.pipes);
             pipes.finish().await;
             // Joins the store's thread, which finishes what was asked for.
-            spawn_blocking(move || keeper.close()).await;
+            let closed = spawn_blocking(move || keeper.close());
+            let late = async {
+                Timer::after(END_MAX).await;
+                log::error!(
+                    "the journal does not close; leaving without it, nothing confirmed is lost"
+                );
+            };
+            future::or(closed, late).await;
         }
         self.publisher.close();
         self.stopper.stop();
