@@ -320,11 +320,12 @@ impl Core {
         let phase = self.phase_now(attempt, held.phase);
         let no = self.jobs.no(&held.job);
         let job = no.and_then(|no| self.jobs.job(no));
-        let Some(((no, job), phase)) = no
-            .zip(job)
-            .zip(phase)
-            .filter(|((_, job), phase)| job.phase == *phase && job.state != JobState::Failed)
-        else {
+        let Some(((no, job), phase)) = no.zip(job).zip(phase).filter(|((_, job), phase)| {
+            job.phase == *phase
+                && job.state != JobState::Failed
+                && job.rare.as_ref().and_then(|rare| rare.settled) != Some(attempt)
+                && !self.settled.was_taken(attempt)
+        }) else {
             // Decided without it: the worker need not keep or run it.
             if held.state == HeldState::Done {
                 self.acks.entry((pipe, 0)).or_default().1.push(attempt);

@@ -38,7 +38,7 @@ impl Settled {
         }
     }
 
-    fn was_taken(&self, attempt: AttemptId) -> bool {
+    pub(super) fn was_taken(&self, attempt: AttemptId) -> bool {
         self.table.get(&attempt) == Some(&None)
     }
 
