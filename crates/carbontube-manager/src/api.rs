@@ -13,7 +13,7 @@ use crate::core::{ClientId, Input};
 use crate::error::SocketRole;
 use crate::intake::size;
 use crate::queue::InputQueue;
-use crate::stop::Stop;
+use crate::stop::{Stop, Ticks, Wake};
 use crate::tally::Tally;
 
 /// The most requests of one client that wait for their answer.
@@ -107,8 +107,16 @@ pub(crate) async fn receive(
     tally: Arc<Tally>,
     stop: Stop,
 ) {
-    while let Some(Ok((peer, mut frames))) = stop.or(socket.recv()).await {
-        tally.note(SocketRole::Api, || socket.counters());
+    let mut ticks = Ticks::new();
+    while let Some(woken) = stop.or(ticks.or(socket.recv())).await {
+        let (peer, mut frames) = match woken {
+            Wake::Came(Ok(received)) => received,
+            Wake::Came(Err(_)) => break,
+            Wake::Tick => {
+                tally.note(SocketRole::Api, socket.counters());
+                continue;
+            }
+        };
         let delimiter = take_delimiter(&mut frames);
         let bytes = size(&frames);
         let header = frames.first().map(|frame| Header::from_bytes(frame));

@@ -66,9 +66,6 @@ impl Engine {
             }
             self.beat.begin();
             let now = self.clock.now();
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                self.core.handle(Input::Tick, now);
-            }
             for input in batch.drain(..) {
                 let committed = match &input {
                     Input::Committed { commit } => Some(*commit),
@@ -86,6 +83,10 @@ impl Engine {
                     }
                 }
             }
+            // After the inputs: a late heartbeat that is here already shall count.
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.core.handle(Input::Tick, now);
+            }
             self.turn(&mut gate, &mut commits, &mut stopping);
             self.beat.end();
         }
@@ -102,6 +103,7 @@ impl Engine {
         stopping: &mut bool,
     ) {
         let now = self.clock.now();
+        self.publisher.look();
         self.core.dispatch(now);
         if commits.len() < COMMITS_MAX
             && let Some(commit) = self.core.take_commit(now)

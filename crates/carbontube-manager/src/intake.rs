@@ -12,7 +12,7 @@ use crate::codecs::WorkerCodecs;
 use crate::core::Input;
 use crate::error::SocketRole;
 use crate::queue::InputQueue;
-use crate::stop::Stop;
+use crate::stop::{Stop, Ticks, Wake};
 use crate::tally::{Count, Tally};
 
 /// The bytes of a message's frames.
@@ -28,8 +28,16 @@ pub(crate) async fn pull(
     tally: Arc<Tally>,
     stop: Stop,
 ) {
-    while let Some(Ok(frames)) = stop.or(socket.recv()).await {
-        tally.note(SocketRole::Pull, || socket.counters());
+    let mut ticks = Ticks::new();
+    while let Some(woken) = stop.or(ticks.or(socket.recv())).await {
+        let frames = match woken {
+            Wake::Came(Ok(frames)) => frames,
+            Wake::Came(Err(_)) => break,
+            Wake::Tick => {
+                tally.note(SocketRole::Pull, socket.counters());
+                continue;
+            }
+        };
         let bytes = size(&frames);
         let input = match read_pulled(&frames, &limits) {
             Ok(input) => input,
@@ -54,8 +62,16 @@ pub(crate) async fn subscribe(
     tally: Arc<Tally>,
     stop: Stop,
 ) {
-    while let Some(Ok(frames)) = stop.or(socket.recv()).await {
-        tally.note(SocketRole::Subscribe, || socket.counters());
+    let mut ticks = Ticks::new();
+    while let Some(woken) = stop.or(ticks.or(socket.recv())).await {
+        let frames = match woken {
+            Wake::Came(Ok(frames)) => frames,
+            Wake::Came(Err(_)) => break,
+            Wake::Tick => {
+                tally.note(SocketRole::Subscribe, socket.counters());
+                continue;
+            }
+        };
         let bytes = size(&frames);
         let input = match read_event(&frames, &limits) {
             Ok(input) => input,

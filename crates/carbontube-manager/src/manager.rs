@@ -173,7 +173,7 @@ impl Manager {
         let (fatal_sender, fatal) = channel();
         let (ended_sender, ended) = async_channel::bounded(1);
         let (answers, answers_receiver) = async_channel::unbounded();
-        let (publisher, events) = Publisher::new(tally.clone());
+        let (publisher, outgoing) = Publisher::new(sockets.publish, tally.clone());
         let limits = options.core.limits.clone();
         let source = publisher::Source {
             manager: core.manager_id(),
@@ -225,12 +225,7 @@ impl Manager {
                 tally.clone(),
                 stop,
             )),
-            spawn(publisher::run(
-                sockets.publish,
-                events,
-                source,
-                tally.clone(),
-            )),
+            spawn(publisher::run(outgoing, source, tally.clone())),
         ];
         let pipes = Pipes::new(options.transport, codecs, queue.clone(), tally.clone());
         let engine = Engine {

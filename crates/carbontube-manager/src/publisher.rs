@@ -1,7 +1,8 @@
 //! The manager's event stream: batched by topic, numbered, paced.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
@@ -9,6 +10,8 @@ use carbontube_protocol::message::{Event, Events, Message};
 use carbontube_protocol::{Codec, ManagerId, PipelineName, encode_event};
 use carbontube_transport::Publish;
 
+use crate::error::SocketRole;
+use crate::stop::{Ticks, Wake};
 use crate::tally::Tally;
 
 /// The most events that wait to be published.
@@ -20,22 +23,79 @@ const BATCH_MAX: usize = 512;
 /// How long a closing stream may take to write what it has accepted.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// The last parts of all topics.
+const TOPICS: [&str; 5] = ["job", "worker", "log", "progress", "manager"];
+
 /// Takes events for the stream; never waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Publisher {
     events: Sender<Event>,
+    shared: Arc<Shared>,
+    /// Gone once the stream ends.
+    socket: Weak<Publish>,
     tally: Arc<Tally>,
 }
 
+#[derive(Debug, Default)]
+struct Shared {
+    /// Whether anybody listens: without, nothing is handed over.
+    heard: AtomicBool,
+    /// Events that found no room and are not told yet, by the place in [`TOPICS`].
+    dropped: [AtomicU64; TOPICS.len()],
+}
+
+impl Shared {
+    fn dropped(&self, topic: &str) -> Option<&AtomicU64> {
+        let place = TOPICS.iter().position(|known| *known == topic)?;
+        Some(&self.dropped[place])
+    }
+}
+
+/// The other end of a [`Publisher`], for [`run`].
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    events: Receiver<Event>,
+    shared: Arc<Shared>,
+    socket: Arc<Publish>,
+}
+
 impl Publisher {
-    pub(crate) fn new(tally: Arc<Tally>) -> (Publisher, Receiver<Event>) {
+    pub(crate) fn new(socket: Publish, tally: Arc<Tally>) -> (Publisher, Outgoing) {
         let (events, receiver) = async_channel::bounded(WAITING_MAX);
-        (Publisher { events, tally }, receiver)
+        let shared = Arc::new(Shared::default());
+        let socket = Arc::new(socket);
+        let publisher = Publisher {
+            events,
+            shared: shared.clone(),
+            socket: Arc::downgrade(&socket),
+            tally,
+        };
+        let outgoing = Outgoing {
+            events: receiver,
+            shared,
+            socket,
+        };
+        (publisher, outgoing)
+    }
+
+    /// Looks whether anybody listens: once for each batch, not for each event.
+    pub(crate) fn look(&self) {
+        let heard = self
+            .socket
+            .upgrade()
+            .is_some_and(|socket| socket.peers() > 0);
+        self.shared.heard.store(heard, Ordering::Relaxed);
     }
 
     pub(crate) fn publish(&self, event: Event) {
-        if self.events.try_send(event).is_err() {
+        if !self.shared.heard.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(refused) = self.events.try_send(event) {
             self.tally.events_dropped.bump();
+            if let Some(dropped) = self.shared.dropped(refused.into_inner().kind.topic()) {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -77,14 +137,23 @@ impl Topic {
 }
 
 /// Sends events until there are no more, then closes the socket.
-pub(crate) async fn run(
-    publish: Publish,
-    events: Receiver<Event>,
-    source: Source,
-    tally: Arc<Tally>,
-) {
+pub(crate) async fn run(outgoing: Outgoing, source: Source, tally: Arc<Tally>) {
+    let Outgoing {
+        events,
+        shared,
+        socket: publish,
+    } = outgoing;
+    let mut ticks = Ticks::new();
     let mut topics: BTreeMap<&'static str, Topic> = BTreeMap::new();
-    while let Ok(first) = events.recv().await {
+    loop {
+        let first = match ticks.or(events.recv()).await {
+            Wake::Came(Ok(first)) => first,
+            Wake::Came(Err(_)) => break,
+            Wake::Tick => {
+                tally.note(SocketRole::Publish, publish.counters());
+                continue;
+            }
+        };
         let mut batches: BTreeMap<&'static str, Vec<Event>> = BTreeMap::new();
         let mut next = Some(first);
         let mut taken = 0;
@@ -116,12 +185,19 @@ pub(crate) async fn run(
                 pipeline: source.pipeline.clone(),
                 sequence: topic.sequence,
                 events,
-                dropped: std::mem::take(&mut topic.dropped),
+                dropped: std::mem::take(&mut topic.dropped)
+                    + shared
+                        .dropped(name)
+                        .map_or(0, |dropped| dropped.swap(0, Ordering::Relaxed)),
             });
             let name = format!("{}.{name}", source.pipeline);
             // JSON: whoever watches may be written in any language.
             publish.send(encode_event(&name, &message, Codec::Json));
         }
     }
-    publish.close(LINGER).await;
+    // The core's thread looks at the socket for a moment at a time, and has ended by now
+    // unless it hangs.
+    if let Ok(publish) = Arc::try_unwrap(publish) {
+        publish.close(LINGER).await;
+    }
 }

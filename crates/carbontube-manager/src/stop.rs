@@ -1,9 +1,14 @@
 //! Tells every socket task that the manager ends.
 
 use std::future::Future;
+use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use futures_lite::future;
+use async_io::Timer;
+use futures_lite::{StreamExt, future};
+
+/// How often a socket's task looks at what the socket has counted.
+const TICK: Duration = Duration::from_millis(500);
 
 /// Seen by tasks: ends their waiting.
 #[derive(Clone, Debug)]
@@ -33,5 +38,30 @@ impl Stop {
             None
         };
         future::or(ended, async { Some(future.await) }).await
+    }
+}
+
+/// What a socket's task woke up for.
+pub(crate) enum Wake<T> {
+    Came(T),
+    Tick,
+}
+
+/// Wakes a socket's task now and then, also when nothing comes.
+#[derive(Debug)]
+pub(crate) struct Ticks(Timer);
+
+impl Ticks {
+    pub(crate) fn new() -> Ticks {
+        Ticks(Timer::interval(TICK))
+    }
+
+    /// Waits for the future or the next tick. The future must be cancel-safe.
+    pub(crate) async fn or<T>(&mut self, future: impl Future<Output = T>) -> Wake<T> {
+        let tick = async {
+            self.0.next().await;
+            Wake::Tick
+        };
+        future::or(tick, async { Wake::Came(future.await) }).await
     }
 }

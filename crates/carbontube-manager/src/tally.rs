@@ -14,7 +14,6 @@ macro_rules! tally {
         pub(crate) struct Tally {
             $($(#[doc = $doc])+ pub(crate) $name: Count,)+
             sockets: Mutex<Vec<(SocketRole, CountersSnapshot)>>,
-            calls: [Count; 4],
         }
 
         impl Tally {
@@ -69,14 +68,8 @@ impl Count {
 }
 
 impl Tally {
-    /// Keeps what a socket has counted by now; every so often, since it is called for
-    /// each message.
-    pub(crate) fn note(&self, role: SocketRole, counters: impl FnOnce() -> CountersSnapshot) {
-        let calls = &self.calls[role as usize];
-        if !calls.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(256) {
-            return;
-        }
-        let counters = counters();
+    /// Keeps what a socket has counted by now.
+    pub(crate) fn note(&self, role: SocketRole, counters: CountersSnapshot) {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         match sockets.iter_mut().find(|(known, _)| *known == role) {
             Some((_, kept)) => *kept = counters,

@@ -163,7 +163,10 @@ fn garbage_on_every_socket_is_counted_and_changes_nothing() {
             .stats_until("the garbage to be counted", |stats| {
                 // What is published before the subscription has come goes nowhere.
                 publish.send(junk());
-                counter(stats, "pull_malformed") == 2
+                let strangers = ["pull", "sub", "api", "pub"]
+                    .map(|role| counter(stats, &format!("{role}_socket.handshakes_malformed")));
+                strangers == [1; 4]
+                    && counter(stats, "pull_malformed") == 2
                     && counter(stats, "pull_unexpected") == 1
                     && counter(stats, "sub_malformed") > 0
             })
