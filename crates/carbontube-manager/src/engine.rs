@@ -178,7 +178,7 @@ fn stored(commit: Commit) -> storage::Commit {
 pub(crate) fn spawn(
     engine: Engine,
     fatal: StdSender<RunError>,
-    ended: Sender<Option<Ended>>,
+    ended: Sender<Option<Box<Ended>>>,
 ) -> std::io::Result<()> {
     let queue = engine.queue.clone();
     std::thread::Builder::new()
@@ -186,7 +186,7 @@ pub(crate) fn spawn(
         .spawn(move || {
             let run = std::panic::AssertUnwindSafe(|| engine.run());
             let result = match std::panic::catch_unwind(run) {
-                Ok(result) => Some(result),
+                Ok(result) => Some(Box::new(result)),
                 Err(_) => {
                     let _ = fatal.send(RunError::Panicked { name: "core" });
                     None

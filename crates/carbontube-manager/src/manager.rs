@@ -43,7 +43,7 @@ pub struct Manager {
     queue: Arc<InputQueue>,
     stopper: Stopper,
     publisher: Publisher,
-    ended: Receiver<Option<Ended>>,
+    ended: Receiver<Option<Box<Ended>>>,
     fatal: StdReceiver<RunError>,
     tasks: Vec<JoinHandle<()>>,
     watchdog: JoinHandle<()>,
@@ -77,7 +77,7 @@ impl ManagerHandle {
 /// What a running manager woke up for.
 enum Step {
     Asked(Option<Ending>),
-    Ended(Option<Ended>),
+    Ended(Option<Box<Ended>>),
     Late,
 }
 
@@ -303,7 +303,7 @@ impl Manager {
         };
         self.queue.close();
         if let Some(ended) = ended {
-            let (keeper, mut pipes) = (ended.keeper, ended.pipes);
+            let Ended { keeper, mut pipes } = *ended;
             pipes.finish().await;
             // Joins the store's thread, which finishes what was asked for.
             let closed = spawn_blocking(move || keeper.close());
