@@ -47,8 +47,8 @@ impl Clients {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client's number, and whether it may ask one more thing.
-    fn heard(&self, peer: PeerId, codec: Codec, delimiter: bool) -> (ClientId, bool) {
+    /// The client's number, and how many of its requests wait for an answer.
+    fn heard(&self, peer: PeerId, codec: Codec, delimiter: bool) -> (ClientId, usize) {
         let mut state = self.lock();
         let id = match state.by_peer.get(&peer) {
             Some(id) => *id,
@@ -67,11 +67,14 @@ impl Clients {
         });
         client.codec = codec;
         client.delimiter = delimiter;
-        let room = client.outstanding < OUTSTANDING_MAX;
-        if room {
+        (id, client.outstanding)
+    }
+
+    /// Counts a request until [`Clients::answered`].
+    fn asked(&self, id: ClientId) {
+        if let Some(client) = self.lock().by_client.get_mut(&id) {
             client.outstanding += 1;
         }
-        (id, room)
     }
 
     fn answered(&self, id: ClientId, final_answer: bool) -> Option<Client> {
@@ -107,6 +110,7 @@ pub(crate) async fn receive(
     tally: Arc<Tally>,
     stop: Stop,
 ) {
+    let sender = socket.sender();
     let mut ticks = Ticks::new();
     while let Some(woken) = stop.or(ticks.or(socket.recv())).await {
         let (peer, mut frames) = match woken {
@@ -124,33 +128,42 @@ pub(crate) async fn receive(
             Some(Ok(header)) => header.codec,
             _ => Codec::Json,
         };
-        let (client, room) = clients.heard(peer, codec, delimiter);
-        let answer = match read_request(&frames, &limits, client) {
-            Ok(_) if !room => {
+        let (client, outstanding) = clients.heard(peer, codec, delimiter);
+        let refusal = match read_request(&frames, &limits, client) {
+            Ok(_) if outstanding >= OUTSTANDING_MAX => {
                 tally.api_busy.bump();
-                Err(Refusal {
+                Refusal {
                     request: request_number(&frames, codec),
                     code: Code::Busy,
                     message: format!(
                         "this connection has {OUTSTANDING_MAX} requests without an answer; wait for some"
                     ),
-                })
+                }
             }
-            Ok(input) => Ok(input),
+            Ok(input) => {
+                // A wait may be answered much later and in parts; the core bounds those.
+                if !matches!(input, Input::Wait { .. }) {
+                    clients.asked(client);
+                }
+                if queue.put(input, bytes).await.is_err() {
+                    break;
+                }
+                continue;
+            }
             Err(refusal) => {
                 match refusal.code {
                     Code::Unexpected => tally.api_unexpected.bump(),
                     _ => tally.api_malformed.bump(),
                 }
-                Err(refusal)
+                refusal
             }
         };
-        let sent = match answer {
-            Ok(input) => queue.put(input, bytes).await.is_ok(),
-            Err(refusal) => answers.send((client, Wire::Refusal(refusal))).await.is_ok(),
-        };
-        if !sent {
-            break;
+        let mut answer = encode(&Wire::Refusal(refusal), codec);
+        if delimiter {
+            add_delimiter(&mut answer);
+        }
+        if sender.send(&peer, answer).is_err() {
+            tally.answers_dropped.bump();
         }
     }
     answers.close();

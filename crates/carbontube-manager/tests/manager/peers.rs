@@ -38,6 +38,23 @@ fn client_that_speaks_json_is_answered_in_json() {
 }
 
 #[test]
+fn waits_that_were_answered_leave_room_for_more_requests() {
+    run(async {
+        let manager = Running::start(options()).await;
+        let mut client = Client::connect(&manager, Codec::Bincode).await;
+        for _ in 0..1100 {
+            client.start_wait("nobody").await;
+            match client.next().await {
+                Message::Ended(ended) => assert_eq!(ended.jobs[0].state, None),
+                other => panic!("{other:?}"),
+            }
+        }
+        client.enqueue(&["film-1"]).await;
+        manager.stop().await;
+    });
+}
+
+#[test]
 fn req_client_gets_its_delimiter_back() {
     run(async {
         let manager = Running::start(options()).await;
