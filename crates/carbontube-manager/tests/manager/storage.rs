@@ -1,9 +1,12 @@
 //! A journal that fails: nothing is confirmed, nothing confirmed is lost.
 
-use carbontube_manager::Manager;
+use carbontube_manager::{Manager, RunError};
 use carbontube_protocol::Codec;
 use carbontube_protocol::message::{Code, EnqueueOutcome, ManagerState};
-use carbontube_storage::{Faults, Memory, NextCommit};
+use carbontube_storage::{
+    Bounds, Commit, Faults, InDoubt, Log, Memory, NextCommit, PageSeq, Store, StoreError, Usage,
+    Visit,
+};
 
 use crate::support::{Client, Running, Worker, id, options, run};
 
@@ -72,5 +75,73 @@ fn commit_whose_confirmation_was_lost_is_found_out() {
         assert_eq!(cutter.work("{}").await.job, id("film-1"));
         assert_eq!(cutter.work("{}").await.job, id("film-2"));
         manager.stop().await;
+    });
+}
+
+/// A store that breaks its promises as `commit` says.
+struct Faithless<F>(Box<dyn Store>, F);
+
+impl<F: FnMut() -> Result<(), StoreError> + Send> Store for Faithless<F> {
+    fn commit(&mut self, _: &Commit) -> Result<(), StoreError> {
+        (self.1)()
+    }
+
+    fn scan(&mut self, log: Log, from: PageSeq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.0.scan(log, from, visit)
+    }
+
+    fn read(&mut self, log: Log, seq: PageSeq) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.read(log, seq)
+    }
+
+    fn bounds(&self, log: Log) -> Bounds {
+        self.0.bounds(log)
+    }
+
+    fn usage(&mut self) -> Result<Usage, StoreError> {
+        self.0.usage()
+    }
+
+    fn reopen(&mut self) -> Result<Option<InDoubt>, StoreError> {
+        self.0.reopen()
+    }
+
+    fn place(&self) -> &str {
+        self.0.place()
+    }
+}
+
+async fn end_on(commit: impl FnMut() -> Result<(), StoreError> + Send + 'static) -> RunError {
+    let open = move || Ok(Box::new(Faithless(Box::new(Memory::store()), commit)) as Box<_>);
+    let manager = Running::of(Manager::start_on(options(), open).await.expect("it starts"));
+    // The first commit says that a new epoch begins.
+    manager.end().await.expect_err("it cannot go on")
+}
+
+#[test]
+fn panic_of_the_store_ends_the_manager_with_an_error() {
+    run(async {
+        let error = end_on(|| panic!("a bug in the store")).await;
+        assert!(
+            matches!(error, RunError::Panicked { name: "store" }),
+            "{error:?}"
+        );
+    });
+}
+
+#[test]
+fn journal_taken_over_by_another_manager_ends_this_one() {
+    run(async {
+        let error = end_on(|| {
+            Err(StoreError::Fenced {
+                place: "memory:".to_owned(),
+                reason: "epoch 4 writes now".to_owned(),
+            })
+        })
+        .await;
+        match error {
+            RunError::Fenced { reason } => assert_eq!(reason, "epoch 4 writes now"),
+            other => panic!("{other:?}"),
+        }
     });
 }
