@@ -16,8 +16,8 @@ use carbontube_protocol::message::{
     Stats, Wait, WorkerState,
 };
 use carbontube_protocol::{
-    Address, Codec, JobId, JobType, Limits, PipelineName, Timestamp, WorkerId, decode, encode,
-    encode_event,
+    Address, AttemptId, Codec, JobId, JobType, Limits, PipelineName, Timestamp, WorkerId, decode,
+    encode, encode_event,
 };
 use carbontube_transport::{Dealer, Endpoint, Options, Publish, Pull, Push};
 use futures_lite::future;
@@ -347,6 +347,11 @@ impl Worker {
         }
     }
 
+    fn is_done(&self, attempt: AttemptId) -> bool {
+        let mut held = self.held.iter();
+        held.any(|held| held.attempt == attempt && held.state == HeldState::Done)
+    }
+
     fn take(&mut self, dispatch: Dispatch) {
         for job in dispatch.jobs {
             let again = self.held.iter().any(|held| held.job == job.job);
@@ -404,6 +409,12 @@ impl Worker {
                 }
                 Message::Dispatch(dispatch) => self.take(dispatch),
                 Message::Hello(_) | Message::Ack(_) => {}
+                // A heartbeat from before the result may arrive after it: the manager then
+                // has no use for the attempt any more. What is done is not stopped by that.
+                Message::Cancel(cancel) => assert!(
+                    cancel.attempts.iter().all(|attempt| self.is_done(*attempt)),
+                    "{cancel:?} stops what runs"
+                ),
                 other => panic!("expected an acknowledgement, found {other:?}"),
             }
         }
