@@ -11,7 +11,7 @@ mod stores;
 
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use argh::FromArgs;
 
 pub(crate) use figures::{
@@ -117,7 +117,9 @@ pub(crate) fn run(scenario: &Scenario) -> Result<()> {
         }
         eprintln!("scenario {name}");
         let started = Instant::now();
-        match run(size) {
+        // The harness panics when a process does not start; the next scenario can run still.
+        let outcome = std::panic::catch_unwind(|| run(size));
+        match outcome.unwrap_or_else(|_| Err(anyhow!("the harness gave up, see above"))) {
             Ok(figures) => println!(
                 "{name}: good; {figures}; took {:.1} s",
                 started.elapsed().as_secs_f64()
