@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Read};
 use std::time::Duration;
 
 use carbontube_client::{
-    ClientOptions, EndedJob, JobId, NewJob, PipelineClient, PipelineName, Receipt,
+    ClientError, ClientOptions, EndedJob, JobId, NewJob, PipelineClient, PipelineName, Receipt,
 };
 use carbontube_protocol::message::JobState;
 use carbontube_protocol::{Limits, check_instructions};
@@ -65,7 +65,7 @@ pub(crate) fn job_id(text: &str) -> Outcome<JobId> {
 
 fn checked(instructions: &[u8]) -> Outcome {
     check_instructions(instructions, &Limits::default()).map_err(|error| {
-        let error = carbontube_client::ClientError::from(error);
+        let error = ClientError::from(error);
         client_failure(&error)
     })
 }
@@ -96,10 +96,17 @@ async fn enqueue_one(
     job: NewJob,
 ) -> Outcome<Exit> {
     let client = connect(arguments).await?;
-    let receipt = client
-        .enqueue(pipeline, job)
-        .await
-        .map_err(|error| client_failure(&error))?;
+    let id = job.id().clone();
+    let receipt = client.enqueue(pipeline, job).await.map_err(|error| {
+        let failure = client_failure(&error);
+        match error {
+            // Only with its id can the same job be tried again without a second one.
+            ClientError::NotConfirmed { .. } => failure.hint(format!(
+                "the same with --id {id} is safe: one id is one job; `carbontube job {id}` tells whether it is there"
+            )),
+            _ => failure,
+        }
+    })?;
     if arguments.wait {
         eprintln!("{} {}", status(&receipt), receipt.id());
         let ended = client
