@@ -221,6 +221,7 @@ impl Core {
     }
 
     fn handle_timers(&mut self, now: Timestamp) {
+        self.forgive_own_sleep(now);
         if self.adopting_until.is_some_and(|until| until <= now) {
             self.adopting_until = None;
             self.publish_state(now, "workers have said what they hold".to_owned());
@@ -235,6 +236,22 @@ impl Core {
         if self.housekeeping_at.is_some_and(|at| at <= now) {
             self.check_workers(now);
             self.retry_reads();
+        }
+    }
+
+    /// A manager that was stopped for a while (a suspended box, SIGSTOP) has heard nobody
+    /// in that time, which says nothing about the workers: their heartbeats are waiting in
+    /// the sockets. So after waking up late it listens first.
+    fn forgive_own_sleep(&mut self, now: Timestamp) {
+        let timeout = self.options.worker_timeout;
+        let slept = self
+            .next_timeout()
+            .is_some_and(|at| at + timeout / 4 <= now);
+        if slept {
+            self.workers.listen_since(now - timeout / 2);
+            self.housekeeping_at = Some(now + timeout / 2);
+            self.adopting_until = self.adopting_until.map(|at| at.max(now + timeout / 2));
+            self.count("woke_up_late", 1);
         }
     }
 

@@ -100,6 +100,13 @@ pub(super) struct Workers {
 }
 
 impl Workers {
+    /// Counts no worker's silence from before `since`, except of those that are lost.
+    pub(super) fn listen_since(&mut self, since: Timestamp) {
+        for worker in self.table.values_mut().filter(|worker| !worker.lost) {
+            worker.last_seen = worker.last_seen.max(since);
+        }
+    }
+
     pub(super) fn status(&self, worker: &Worker) -> WorkerStatus {
         if worker.lost {
             WorkerStatus::Lost

@@ -179,6 +179,31 @@ fn lost_workers_jobs_go_to_another_and_its_late_result_is_a_duplicate() {
 }
 
 #[test]
+fn manager_that_was_asleep_listens_before_it_takes_workers_for_lost() {
+    let mut bed = Bed::new(&["one"]);
+    let first = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.pass(Duration::from_secs(60));
+    bed.beat(first);
+    let second = bed.add_worker(2, "one", 1);
+    assert!(bed.runs(second).is_empty());
+    bed.finish(first, "a", Outcome::Success, "");
+    let stats = bed.stats();
+    assert_eq!((stats.success, stats.duplicates), (1, 0));
+}
+
+#[test]
+fn worker_still_silent_after_the_managers_sleep_is_lost() {
+    let mut bed = Bed::new(&["one"]);
+    bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.pass(Duration::from_secs(60));
+    bed.pass(Duration::from_millis(2600));
+    let second = bed.add_worker(2, "one", 1);
+    assert_eq!(bed.runs(second), ["a"]);
+}
+
+#[test]
 fn suspect_runs_alone() {
     let mut bed = Bed::new(&["one"]);
     bed.enqueue(&["a"]);
