@@ -32,7 +32,7 @@ enum Verb {
 }
 
 /// Measure jobs a second and latency, beside the socket's and the journal's own limits
-/// (see `cargo xtask bench -- --help`).
+/// (see `cargo xtask bench --help`).
 #[derive(FromArgs)]
 #[argh(subcommand, name = "bench")]
 struct Bench {
@@ -42,7 +42,7 @@ struct Bench {
 }
 
 /// Run a pipeline of separate processes on real files, kill some, and check the outcome
-/// (see `cargo xtask demo -- --help`).
+/// (see `cargo xtask demo --help`).
 #[derive(FromArgs)]
 #[argh(subcommand, name = "demo")]
 struct Demo {
@@ -52,7 +52,7 @@ struct Demo {
 }
 
 /// Run trials with real processes, faults among them: NAME… or --all
-/// (see `cargo xtask scenario -- --help`).
+/// (see `cargo xtask scenario --help`).
 #[derive(FromArgs)]
 #[argh(subcommand, name = "scenario")]
 struct Scenario {
@@ -90,14 +90,27 @@ struct Tidy {
 }
 
 fn main() -> ExitCode {
-    let arguments: Xtask = argh::from_env();
-    match run(arguments.verb) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match passed_on(&arguments) {
+        // The trials program has its own options; argh would take them for ours.
+        Some((verb, rest)) => trials::become_trial(verb, rest),
+        None => run(argh::from_env::<Xtask>().verb),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The verb and the arguments of a command line that the trials program reads itself.
+fn passed_on(arguments: &[String]) -> Option<(&str, &[String])> {
+    let (verb, rest) = arguments.split_first()?;
+    ["bench", "demo", "scenario"]
+        .contains(&verb.as_str())
+        .then_some((verb.as_str(), rest))
 }
 
 fn run(verb: Verb) -> Result<()> {
@@ -109,5 +122,21 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Scenario(scenario) => trials::become_trial("scenario", &scenario.arguments),
         Verb::Test(Test {}) => test_set::run(),
         Verb::Tidy(tidy) => tidy::run(&cargo::root(), tidy.bless_wire),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_trial_are_passed_on_as_they_are() {
+        let line = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+        let all = line("scenario --all --short");
+        assert_eq!(passed_on(&all), Some(("scenario", &all[1..])));
+        let keep = line("demo --keep");
+        assert_eq!(passed_on(&keep), Some(("demo", &keep[1..])));
+        assert_eq!(passed_on(&line("tidy --bless-wire")), None);
+        assert_eq!(passed_on(&[]), None);
     }
 }
