@@ -77,7 +77,12 @@ impl Core {
         self.release(worker, attempt);
         match target {
             Some(no) => self.take_result(no, worker, result, now),
-            None => self.late_result(&result),
+            None => {
+                self.late_result(&result);
+                // The worker forgets what is acknowledged; if its job still counts as running
+                // there, nobody would end it.
+                self.requeue(self.jobs.no(&result.job), attempt, now);
+            }
         }
         self.settled.note(attempt, None);
         self.acknowledge(worker, route, attempt);

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use carbontube_protocol::message::{Answer, EnqueueOutcome, JobState, Outcome, Query};
+use bytes::Bytes;
+use carbontube_protocol::message::{
+    Answer, AttemptResult, EnqueueOutcome, JobState, Outcome, Query,
+};
 use carbontube_protocol::original::{OriginalEvent, OriginalMessage};
 use carbontube_protocol::{JobType, Timestamp};
 
@@ -201,6 +204,31 @@ fn worker_still_silent_after_the_managers_sleep_is_lost() {
     bed.pass(Duration::from_millis(2600));
     let second = bed.add_worker(2, "one", 1);
     assert_eq!(bed.runs(second), ["a"]);
+}
+
+#[test]
+fn result_that_names_another_phase_does_not_leave_its_job_with_nobody() {
+    let mut bed = Bed::new(&["one", "two"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    assert_eq!(bed.runs(worker), ["a"]);
+    let held = bed.workers[&worker].running[0].1.clone();
+    bed.workers.get_mut(&worker).expect("it is there").running.clear();
+    bed.result(
+        worker,
+        AttemptResult {
+            attempt: held.attempt,
+            job: held.job,
+            phase: 1,
+            started_at: Timestamp::ZERO,
+            finished_at: Timestamp::ZERO,
+            outcome: Outcome::Success,
+            instructions: Bytes::new(),
+        },
+    );
+    assert_eq!(bed.runs(worker), ["a"], "it is dispatched again");
+    bed.finish(worker, "a", Outcome::Success, "");
+    assert_eq!(bed.state("a"), Some(JobState::Enqueued), "waits for phase two");
 }
 
 #[test]
