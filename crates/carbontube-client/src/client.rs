@@ -299,7 +299,7 @@ impl PipelineClient {
         }
     }
 
-    /// Runs failed or cancelled jobs again.
+    /// Runs failed jobs again; others count as skipped.
     ///
     /// # Errors
     /// As [`query`](Self::query).
@@ -316,7 +316,7 @@ impl PipelineClient {
             .await
     }
 
-    /// Forgets failed or cancelled jobs.
+    /// Forgets failed jobs; others count as skipped.
     ///
     /// # Errors
     /// As [`query`](Self::query).

@@ -54,7 +54,7 @@ pub enum Query {
         /// The job.
         id: JobId,
     },
-    /// Run failed or cancelled jobs again, from the phase at which they ended.
+    /// Run failed jobs again, from the phase at which they failed.
     Retry {
         /// Which jobs.
         selector: Selector,
@@ -64,7 +64,7 @@ pub enum Query {
         /// Which jobs.
         selector: Selector,
     },
-    /// Forget failed or cancelled jobs.
+    /// Forget failed jobs.
     Discard {
         /// Which jobs.
         selector: Selector,

@@ -381,7 +381,7 @@ macro_rules! selecting {
 }
 
 selecting! {
-    /// Run failed or cancelled jobs again, from the phase at which they ended.
+    /// Run failed jobs again, from the phase at which they failed.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(subcommand, name = "retry")]
     RetryArguments
@@ -395,7 +395,7 @@ selecting! {
 }
 
 selecting! {
-    /// Forget failed or cancelled jobs.
+    /// Forget failed jobs.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(subcommand, name = "discard")]
     DiscardArguments

@@ -213,7 +213,11 @@ fn result_that_names_another_phase_does_not_leave_its_job_with_nobody() {
     bed.enqueue(&["a"]);
     assert_eq!(bed.runs(worker), ["a"]);
     let held = bed.workers[&worker].running[0].1.clone();
-    bed.workers.get_mut(&worker).expect("it is there").running.clear();
+    bed.workers
+        .get_mut(&worker)
+        .expect("it is there")
+        .running
+        .clear();
     bed.result(
         worker,
         AttemptResult {
@@ -228,7 +232,11 @@ fn result_that_names_another_phase_does_not_leave_its_job_with_nobody() {
     );
     assert_eq!(bed.runs(worker), ["a"], "it is dispatched again");
     bed.finish(worker, "a", Outcome::Success, "");
-    assert_eq!(bed.state("a"), Some(JobState::Enqueued), "waits for phase two");
+    assert_eq!(
+        bed.state("a"),
+        Some(JobState::Enqueued),
+        "waits for phase two"
+    );
 }
 
 #[test]
