@@ -42,6 +42,13 @@ struct Pipe {
     task: JoinHandle<()>,
 }
 
+impl Pipe {
+    /// Whether there was room. Only the core's thread calls this, so the bound holds.
+    fn accept(&self, outgoing: Outgoing) -> bool {
+        self.sender.len() < WAITING_MAX && self.sender.try_send(outgoing).is_ok()
+    }
+}
+
 /// What goes down a pipe.
 #[derive(Debug)]
 enum Outgoing {
@@ -66,7 +73,9 @@ impl Pipes {
     }
 
     pub(crate) fn open(&mut self, pipe: PipeId, address: Address) {
-        let (sender, receiver) = async_channel::bounded(WAITING_MAX);
+        // Bounded in `pass`: a bounded channel takes up all its room at once, about a
+        // megabyte, and anyone may announce thousands of addresses.
+        let (sender, receiver) = async_channel::unbounded();
         let (open, closed) = async_channel::bounded(1);
         let far = Far {
             pipe,
@@ -97,7 +106,7 @@ impl Pipes {
         let sent = self
             .pipes
             .get(&pipe)
-            .is_some_and(|near| near.sender.try_send(outgoing).is_ok());
+            .is_some_and(|near| near.accept(outgoing));
         if !sent {
             self.tally.pipe_messages_dropped.bump();
         }
@@ -199,5 +208,57 @@ impl Far {
         };
         let sent = async { push.send(rejected.message).await.is_ok() };
         future::or(sent, future::or(down, closed)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resident_bytes() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let digits: String = line.unwrap().chars().filter(char::is_ascii_digit).collect();
+        digits.parse::<u64>().unwrap() * 1024
+    }
+
+    fn pipes() -> (Pipes, Arc<Tally>) {
+        let tally = Arc::new(Tally::default());
+        let pipes = Pipes::new(
+            Options::default(),
+            Arc::default(),
+            Arc::default(),
+            tally.clone(),
+        );
+        (pipes, tally)
+    }
+
+    #[test]
+    fn pipes_to_nowhere_take_little_memory() {
+        let (mut pipes, _) = pipes();
+        let before = resident_bytes();
+        for number in 0..500 {
+            pipes.open(PipeId(number), Address::tcp("127.0.0.1", 1));
+        }
+        let each = resident_bytes().saturating_sub(before) / 500;
+        assert!(each < 200 << 10, "{each} bytes for a pipe");
+    }
+
+    #[test]
+    fn pipe_that_is_not_read_drops_what_is_over_its_bound() {
+        let (sender, _receiver) = async_channel::unbounded();
+        let (open, _closed) = async_channel::bounded(1);
+        let task = async_std::task::spawn(std::future::pending());
+        let near = Pipe {
+            sender,
+            _open: open,
+            task,
+        };
+        let (mut pipes, tally) = pipes();
+        pipes.pipes.insert(PipeId(1), near);
+        for _ in 0..WAITING_MAX + 3 {
+            pipes.send_frame(PipeId(1), Bytes::new());
+        }
+        assert_eq!(tally.pipe_messages_dropped.value(), 3);
     }
 }
