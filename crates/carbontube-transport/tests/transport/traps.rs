@@ -525,13 +525,19 @@ fn trap_12_full_push_says_full_and_has_room_again_later() {
                 Ok(()) => accepted += 1,
                 Err(rejected) => break rejected,
             }
+            assert!(push.pending() <= 100, "pending {}", push.pending());
             if push.pending() < 50 {
                 futures_lite::future::yield_now().await;
             }
         };
         assert_eq!(full.reason, Reason::Full);
         assert_eq!(full.message, job);
-        assert_eq!(push.pending(), 100);
+        // The kernel may have taken some more in the meantime.
+        assert!(
+            (1..=100).contains(&push.pending()),
+            "pending {}",
+            push.pending()
+        );
         assert!(push.counters().rejected_full > 0);
         let waiting = push.send(job.clone());
         let draining = async {
