@@ -10,13 +10,15 @@ use super::Problem;
 use crate::cargo;
 
 /// What each of our crates may depend on of ours. Packages outside `crates/` may use all.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
+    ("carbontube-mutation", &[]),
     ("carbontube-protocol", &[]),
-    ("carbontube-storage", &[]),
+    ("carbontube-storage", &["carbontube-mutation"]),
     ("carbontube-transport", &["carbontube-protocol"]),
     (
         "carbontube-manager",
         &[
+            "carbontube-mutation",
             "carbontube-protocol",
             "carbontube-storage",
             "carbontube-transport",
@@ -24,11 +26,19 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ),
     (
         "carbontube-worker",
-        &["carbontube-protocol", "carbontube-transport"],
+        &[
+            "carbontube-mutation",
+            "carbontube-protocol",
+            "carbontube-transport",
+        ],
     ),
     (
         "carbontube-client",
-        &["carbontube-protocol", "carbontube-transport"],
+        &[
+            "carbontube-mutation",
+            "carbontube-protocol",
+            "carbontube-transport",
+        ],
     ),
     (
         "carbontube-web",
@@ -51,6 +61,12 @@ const ARROWS: [(&str, &[&str]); 8] = [
         ],
     ),
 ];
+
+/// Packages of ours that nothing is built on: they may use all.
+const OUTSIDE: [&str; 2] = ["carbontube-tests", "carbontube-sim"];
+
+/// Features that only tests and the simulator ask for, as `cargo tree` writes them.
+const UNSHIPPED: [&str; 2] = ["feature \"testing\"", "feature \"enabled\""];
 
 /// What only one of our crates may name, and which.
 const OWNED: [(&str, &str); 4] = [
@@ -126,20 +142,23 @@ pub(super) fn check(root: &Path) -> Result<Vec<Problem>> {
         })
         .collect();
     let mut problems = arrows(&direct);
-    let tree = cargo::output(
-        root,
-        &[
-            "tree",
-            "--package",
-            "carbontube",
-            "--edges",
-            "normal,build",
-            "--all-features",
-            "--prefix",
-            "none",
-        ],
-    )?;
-    problems.extend(shipped(&tree));
+    let tree = |edges: &str| {
+        cargo::output(
+            root,
+            &[
+                "tree",
+                "--package",
+                "carbontube",
+                "--edges",
+                edges,
+                "--all-features",
+                "--prefix",
+                "none",
+            ],
+        )
+    };
+    problems.extend(shipped(&tree("normal,build")?));
+    problems.extend(shipped_features(&tree("normal,build,features")?));
     Ok(problems)
 }
 
@@ -147,7 +166,7 @@ fn arrows(direct: &BTreeMap<String, BTreeSet<String>>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (package, dependencies) in direct {
         let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| name == package) else {
-            if package.starts_with("carbontube-") && package != "carbontube-tests" {
+            if package.starts_with("carbontube-") && !OUTSIDE.contains(&package.as_str()) {
                 let text = "has no place in the dependency arrows; give it one in tidy";
                 problems.push(Problem::new(package, None, text));
             }
@@ -182,6 +201,26 @@ fn shipped(tree: &str) -> Vec<Problem> {
             BANNED.contains(name) || (name.ends_with("-sys") && !HARMLESS_SYS.contains(name))
         })
         .map(|name| Problem::new(name, None, "has no place in the shipped binary's tree"))
+        .collect()
+}
+
+/// What the binary must not be built with: code for tests, and deliberate faults.
+fn shipped_features(tree: &str) -> Vec<Problem> {
+    let lines: BTreeSet<&str> = tree
+        .lines()
+        .map(|line| line.trim_end_matches(" (*)"))
+        .filter(|line| line.starts_with("carbontube"))
+        .filter(|line| UNSHIPPED.iter().any(|feature| line.contains(feature)))
+        .collect();
+    lines
+        .into_iter()
+        .map(|line| {
+            Problem::new(
+                line,
+                None,
+                "is for tests alone; the binary would contain it",
+            )
+        })
         .collect()
 }
 
@@ -233,5 +272,14 @@ mod tests {
         let tree = "carbontube v0.1.0 (/x)\nlinux-raw-sys v0.9.4\ntokio v1.0.0\nzmq-sys v0.12.0\nodd-sys v1.0.0\ntokio v1.0.0 (*)\n";
         let found: Vec<String> = shipped(tree).into_iter().map(|p| p.place).collect();
         assert_eq!(found, ["odd-sys", "tokio", "zmq-sys"]);
+    }
+
+    #[test]
+    fn testing_features_in_the_binary_are_found() {
+        let tree = "carbontube v0.1.0 (/x)\ncarbontube-storage feature \"default\"\n\
+            carbontube-storage feature \"testing\"\ncarbontube-mutation feature \"enabled\"\n\
+            carbontube-mutation feature \"enabled\" (*)\nother feature \"testing\"\n";
+        assert_eq!(shipped_features(tree).len(), 2);
+        assert_eq!(shipped_features("carbontube feature \"redis\"\n"), []);
     }
 }
