@@ -65,8 +65,8 @@ const ARROWS: [(&str, &[&str]); 9] = [
 /// Packages of ours that nothing is built on: they may use all.
 const OUTSIDE: [&str; 2] = ["carbontube-tests", "carbontube-sim"];
 
-/// Features that only tests and the simulator ask for, as `cargo tree` writes them.
-const UNSHIPPED: [&str; 2] = ["feature \"testing\"", "feature \"enabled\""];
+/// Features of ours that only tests and the simulator ask for.
+const UNSHIPPED: [&str; 2] = ["testing", "enabled"];
 
 /// What only one of our crates may name, and which.
 const OWNED: [(&str, &str); 4] = [
@@ -142,23 +142,23 @@ pub(super) fn check(root: &Path) -> Result<Vec<Problem>> {
         })
         .collect();
     let mut problems = arrows(&direct);
-    let tree = |edges: &str| {
-        cargo::output(
-            root,
-            &[
-                "tree",
-                "--package",
-                "carbontube",
-                "--edges",
-                edges,
-                "--all-features",
-                "--prefix",
-                "none",
-            ],
-        )
-    };
-    problems.extend(shipped(&tree("normal,build")?));
-    problems.extend(shipped_features(&tree("normal,build,features")?));
+    let tree = cargo::output(
+        root,
+        &[
+            "tree",
+            "--package",
+            "carbontube",
+            "--edges",
+            "normal,build",
+            "--all-features",
+            "--prefix",
+            "none",
+            "--format",
+            "{p} [{f}]",
+        ],
+    )?;
+    problems.extend(shipped(&tree));
+    problems.extend(shipped_features(&tree));
     Ok(problems)
 }
 
@@ -206,22 +206,21 @@ fn shipped(tree: &str) -> Vec<Problem> {
 
 /// What the binary must not be built with: code for tests, and deliberate faults.
 fn shipped_features(tree: &str) -> Vec<Problem> {
-    let lines: BTreeSet<&str> = tree
-        .lines()
-        .map(|line| line.trim_end_matches(" (*)"))
-        .filter(|line| line.starts_with("carbontube"))
-        .filter(|line| UNSHIPPED.iter().any(|feature| line.contains(feature)))
-        .collect();
-    lines
-        .into_iter()
-        .map(|line| {
-            Problem::new(
-                line,
-                None,
-                "is for tests alone; the binary would contain it",
-            )
-        })
-        .collect()
+    let mut problems = Vec::new();
+    let lines: BTreeSet<&str> = tree.lines().collect();
+    for line in lines {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        let features = line.split(['[', ']']).nth(1).unwrap_or_default();
+        let of_tests = |feature: &&str| UNSHIPPED.contains(feature);
+        if name.starts_with("carbontube")
+            && !line.ends_with("(*)")
+            && let Some(feature) = features.split(',').find(of_tests)
+        {
+            let text = format!("is shipped with feature {feature}, which is for tests alone");
+            problems.push(Problem::new(name, None, text));
+        }
+    }
+    problems
 }
 
 #[cfg(test)]
@@ -276,10 +275,16 @@ mod tests {
 
     #[test]
     fn testing_features_in_the_binary_are_found() {
-        let tree = "carbontube v0.1.0 (/x)\ncarbontube-storage feature \"default\"\n\
-            carbontube-storage feature \"testing\"\ncarbontube-mutation feature \"enabled\"\n\
-            carbontube-mutation feature \"enabled\" (*)\nother feature \"testing\"\n";
-        assert_eq!(shipped_features(tree).len(), 2);
-        assert_eq!(shipped_features("carbontube feature \"redis\"\n"), []);
+        let tree = "carbontube v0.1.0 (/x) [redis]\n\
+            carbontube-storage v0.1.0 (/x) [redis,testing]\n\
+            carbontube-mutation v0.1.0 (/x) [enabled]\n\
+            carbontube-mutation v0.1.0 (/x) [enabled] (*)\n\
+            other v1.0.0 [testing]\n";
+        let found: Vec<String> = shipped_features(tree)
+            .into_iter()
+            .map(|p| p.place)
+            .collect();
+        assert_eq!(found, ["carbontube-mutation", "carbontube-storage"]);
+        assert_eq!(shipped_features("carbontube v0.1.0 (/x) [redis]\n"), []);
     }
 }
