@@ -1,28 +1,23 @@
 //! The store's thread: commits in order, page reads, and what to do when the store fails.
 //!
-//! A commit that fails is never given up and never changed: the store is reopened until
-//! it can say whether the commit is in it, and the same commit is tried again if not.
-//! So what the core has decided stays decided, and nothing is confirmed that is not durable.
+//! A commit that fails is never given up and never changed: see [`Persistence`]. So what
+//! the core has decided stays decided, and nothing is confirmed that is not durable.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use bytes::Bytes;
 use carbontube_protocol::{ManagerId, Timestamp};
-use carbontube_storage::{Commit, InDoubt, Log, PageSeq, Store, StoreError};
+use carbontube_storage::{Commit, Log, PageSeq, Store};
 
 use crate::core::{CommitId, Core, CoreOptions, Input, Recovery, StoreFault};
 use crate::definition::PipelineDefinition;
 use crate::error::{RunError, StartError};
+use crate::persistence::{Persistence, Step, Told, read};
 use crate::queue::InputQueue;
 use crate::watchdog::Beat;
-
-/// The pauses between tries to reopen a store: the first and the longest.
-const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What the keeper is asked for.
 #[derive(Debug)]
@@ -121,13 +116,7 @@ fn serve(
                 queue.put_now(Input::Committed { commit: id });
             }
             Task::Read(log, page) => {
-                let mut read = store.read(log, page);
-                if read.as_ref().is_err_and(StoreError::needs_reopen) && store.reopen().is_ok() {
-                    read = store.read(log, page);
-                }
-                let bytes = read
-                    .map(|bytes| bytes.map(Bytes::from))
-                    .map_err(|error| fault(&error));
+                let bytes = read(store, log, page);
                 queue.put_now(Input::PageRead { log, page, bytes });
             }
             Task::Measure => measure(store, shared),
@@ -151,83 +140,32 @@ fn commit_surely(
     queue: &InputQueue,
     shared: &Shared,
 ) -> Result<bool, RunError> {
-    let mut told = None;
-    let mut tell = |error: &StoreError| {
-        // A store that waits to be reopened only repeats what came first.
-        if told.is_some() && matches!(error, StoreError::Poisoned { .. }) {
-            return;
-        }
-        let fault = fault(error);
-        if told.as_ref() != Some(&fault) {
-            let hint = error
-                .hint()
-                .map_or_else(String::new, |hint| format!("; {hint}"));
-            match &fault {
-                StoreFault::Broken(text) => log::error!(
-                    "{text}; no job is accepted until an operator has repaired it{hint}"
-                ),
-                StoreFault::Full(text) | StoreFault::Unavailable(text) => {
-                    log::warn!("{text}; nothing is confirmed until it can be written again{hint}")
-                }
+    let mut tell = |Told { fault, hint }: Told| {
+        let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));
+        match &fault {
+            StoreFault::Broken(text) => {
+                log::error!("{text}; no job is accepted until an operator has repaired it{hint}");
             }
-            told = Some(fault.clone());
-            queue.put_now(Input::CommitFailed { commit: id, fault });
+            StoreFault::Full(text) | StoreFault::Unavailable(text) => {
+                log::warn!("{text}; nothing is confirmed until it can be written again{hint}");
+            }
         }
+        queue.put_now(Input::CommitFailed { commit: id, fault });
     };
-    let mut pause = REOPEN_PAUSE.0;
+    let mut persistence = Persistence::default();
     loop {
-        match store.commit(commit) {
-            Ok(()) => return Ok(true),
-            Err(StoreError::Fenced { reason, .. }) => return Err(RunError::Fenced { reason }),
-            Err(error) => {
-                let usable = !error.needs_reopen();
-                tell(&error);
-                if usable {
-                    // The store refuses the commit as such, and would for ever.
-                    return Err(RunError::Refused {
-                        reason: with_causes(&error),
-                    });
+        match persistence.step(store, commit, &mut tell) {
+            Step::Durable => return Ok(true),
+            Step::End(error) => return Err(error),
+            Step::Wait(pause) => {
+                shared.beat.end();
+                thread::park_timeout(pause);
+                if shared.stopping.load(Ordering::Acquire) {
+                    return Ok(false);
                 }
+                shared.beat.begin();
             }
         }
-        // Reopening may well succeed while the next commit fails again, as on a full disk:
-        // the pause grows over both, since reopening verifies the whole journal.
-        loop {
-            shared.beat.end();
-            thread::park_timeout(pause);
-            pause = (pause * 2).min(REOPEN_PAUSE.1);
-            if shared.stopping.load(Ordering::Acquire) {
-                return Ok(false);
-            }
-            shared.beat.begin();
-            match store.reopen() {
-                Ok(Some(InDoubt::Applied)) => return Ok(true),
-                Ok(_) => break,
-                Err(StoreError::Fenced { reason, .. }) => return Err(RunError::Fenced { reason }),
-                Err(error) => tell(&error),
-            }
-        }
-    }
-}
-
-/// An error and what caused it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
-fn fault(error: &StoreError) -> StoreFault {
-    let text = with_causes(error);
-    match error {
-        StoreError::Full { .. } => StoreFault::Full(text),
-        error if error.is_temporary() => StoreFault::Unavailable(text),
-        _ => StoreFault::Broken(text),
     }
 }
 

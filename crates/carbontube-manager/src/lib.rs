@@ -15,11 +15,14 @@ mod intake;
 mod keeper;
 mod manager;
 mod options;
+mod persistence;
 mod pipes;
 mod publisher;
 mod queue;
 mod stop;
 mod tally;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod watchdog;
 
 pub use definition::{Backoff, DefinitionError, PhaseDefinition, PipelineDefinition};
