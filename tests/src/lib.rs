@@ -256,6 +256,11 @@ impl Process {
             .to_owned()
     }
 
+    /// A text of its ready file, if it has it.
+    pub fn told(&self, kind: &str) -> Option<String> {
+        self.ready[kind].as_str().map(str::to_owned)
+    }
+
     /// All that it wrote so far.
     pub fn log(&self) -> String {
         read(&self.log)

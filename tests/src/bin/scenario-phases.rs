@@ -35,7 +35,10 @@ struct Arguments {
     /// the manager's sub address
     #[argh(option)]
     pub_connect: Vec<Address>,
-    /// file that gets the worker's address as JSON once it serves
+    /// where managers reach the worker, when that is not where it listens
+    #[argh(option)]
+    advertise: Option<Address>,
+    /// file that gets the worker's address and id as JSON once it serves
     #[argh(option)]
     ready_file: Option<PathBuf>,
 }
@@ -114,6 +117,7 @@ fn main() -> Result<()> {
     let mut options = WorkerOptions::new(job_type);
     options.slots = arguments.concurrency;
     options.pull = vec![Endpoint::Bind("tcp://127.0.0.1".parse()?)];
+    options.advertise = arguments.advertise;
     options.push_connect = arguments.push_connect;
     options.pub_connect = arguments.pub_connect;
     task::block_on(async {
@@ -130,7 +134,10 @@ fn main() -> Result<()> {
             }
         });
         if let Some(path) = &arguments.ready_file {
-            let ready = serde_json::json!({ "address": worker.address().to_string() });
+            let ready = serde_json::json!({
+                "address": worker.address().to_string(),
+                "worker": worker.id().to_string(),
+            });
             let unfinished = path.with_extension("unfinished");
             std::fs::write(&unfinished, ready.to_string())
                 .and_then(|()| std::fs::rename(&unfinished, path))

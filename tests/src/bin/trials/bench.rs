@@ -159,6 +159,7 @@ fn start(folder: &std::path::Path, phases: &[&str], slots: u32) -> Result<Cluste
         program: "scenario-phases",
         settings: "",
         storage: None,
+        worker_timeout: crate::cluster::WORKER_TIMEOUT,
     };
     let mut cluster = Cluster::start(folder, &plan)?.without_ledgers();
     for phase in phases {

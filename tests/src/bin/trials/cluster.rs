@@ -1,14 +1,20 @@
 //! One pipeline as separate processes: a manager with its journal, and workers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use async_std::task;
 use carbontube_client::{ClientOptions, PipelineClient, PipelineName};
 use carbontube_protocol::message::Stats;
-use carbontube_tests::Process;
+use carbontube_tests::{Process, Signal};
+
+use crate::fault::{Deed, Fault, FaultLog, Whom};
+
+/// After how much silence a worker is lost, unless a plan says otherwise.
+pub(crate) const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to run.
 pub(crate) struct Plan<'a> {
@@ -20,6 +26,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) settings: &'a str,
     /// The journal; `None` for sled in the cluster's folder.
     pub(crate) storage: Option<String>,
+    /// After how much silence the manager takes a worker for lost.
+    pub(crate) worker_timeout: Duration,
 }
 
 /// The processes, their folder and their addresses.
@@ -33,8 +41,13 @@ pub(crate) struct Cluster {
     addresses: Option<[String; 4]>,
     /// Each worker with the arguments that start it again.
     workers: Vec<(Vec<String>, Option<Process>)>,
-    /// When managers were killed, in microseconds since 1970.
-    pub(crate) manager_kills_us: Vec<u64>,
+    /// The process of every worker that ever was, by the worker's id.
+    pub(crate) worker_ids: BTreeMap<String, u32>,
+    /// What was done to whom. Processes are noted here, links by whoever cuts them.
+    pub(crate) faults: FaultLog,
+    worker_timeout: Duration,
+    /// When all workers were last looked after.
+    revived_us: u64,
     ledgers: bool,
 }
 
@@ -103,7 +116,10 @@ impl Cluster {
             manager: None,
             addresses: None,
             workers: Vec::new(),
-            manager_kills_us: Vec::new(),
+            worker_ids: BTreeMap::new(),
+            faults: FaultLog::default(),
+            worker_timeout: plan.worker_timeout,
+            revived_us: now_us(),
             ledgers: true,
         };
         cluster.start_manager()?;
@@ -132,6 +148,7 @@ impl Cluster {
             format!("--api-bind={api}"),
             format!("--pub-bind={publish}"),
             format!("--storage={}", self.storage),
+            format!("--worker-timeout={}ms", self.worker_timeout.as_millis()),
         ]
     }
 
@@ -141,15 +158,57 @@ impl Cluster {
         let process = Process::start_program(&self.folder, &program, &self.manager_arguments());
         self.addresses = Some(["pull", "sub", "api", "pub"].map(|kind| process.address(kind)));
         self.manager = Some(process);
+        self.faults.over(Whom::Manager, Deed::Killed);
+        self.faults.over(Whom::Manager, Deed::Drained);
         Ok(())
     }
 
     /// Kills the manager (SIGKILL).
     pub(crate) fn kill_manager(&mut self) {
         if let Some(mut manager) = self.manager.take() {
+            self.faults
+                .note(Fault::beginning(Whom::Manager, Deed::Killed));
             manager.kill();
-            self.manager_kills_us.push(now_us());
         }
+    }
+
+    /// Ends the manager in good order (SIGTERM).
+    pub(crate) fn drain_manager(&mut self) -> Result<()> {
+        if let Some(mut manager) = self.manager.take() {
+            self.faults
+                .note(Fault::beginning(Whom::Manager, Deed::Drained));
+            manager.signal(Signal::TERM);
+            let status = manager.wait();
+            ensure!(
+                status.success(),
+                "a drained manager ended with {status}: {}",
+                manager.log()
+            );
+        }
+        Ok(())
+    }
+
+    /// Stops the manager (SIGSTOP) until [`Cluster::continue_manager`].
+    pub(crate) fn suspend_manager(&mut self) {
+        let fault = Fault::beginning(Whom::Manager, Deed::Suspended);
+        self.faults.note(fault);
+        self.manager().signal(Signal::STOP);
+    }
+
+    /// Lets a stopped manager go on.
+    pub(crate) fn continue_manager(&mut self) {
+        self.manager().signal(Signal::CONT);
+        self.faults.over(Whom::Manager, Deed::Suspended);
+    }
+
+    /// Whether the manager runs.
+    pub(crate) fn has_manager(&self) -> bool {
+        self.manager.is_some()
+    }
+
+    /// After how much silence a worker is lost.
+    pub(crate) fn worker_timeout(&self) -> Duration {
+        self.worker_timeout
     }
 
     /// The manager's process.
@@ -201,14 +260,51 @@ impl Cluster {
             })
             .collect();
         let process = Process::start_program(&self.folder, &self.program, &arguments);
+        if let Some(id) = process.told("worker") {
+            self.worker_ids.insert(id, process.id());
+        }
         self.workers[index].1 = Some(process);
     }
 
     /// Kills a worker (SIGKILL).
     pub(crate) fn kill_worker(&mut self, index: usize) {
         if let Some(mut worker) = self.workers[index].1.take() {
+            let whom = Whom::Worker(worker.id());
+            self.faults.note(Fault::beginning(whom, Deed::Killed));
             worker.kill();
+            self.faults.over(whom, Deed::Killed);
         }
+    }
+
+    /// Ends a worker in good order (SIGTERM).
+    pub(crate) fn drain_worker(&mut self, index: usize) -> Result<()> {
+        if let Some(mut worker) = self.workers[index].1.take() {
+            let whom = Whom::Worker(worker.id());
+            self.faults.note(Fault::beginning(whom, Deed::Drained));
+            worker.signal(Signal::TERM);
+            let status = worker.wait();
+            self.faults.over(whom, Deed::Drained);
+            ensure!(
+                status.success(),
+                "a drained worker ended with {status}: {}",
+                worker.log()
+            );
+        }
+        Ok(())
+    }
+
+    /// Stops a worker (SIGSTOP) until [`Cluster::continue_worker`].
+    pub(crate) fn suspend_worker(&mut self, index: usize) {
+        let whom = Whom::Worker(self.worker(index).id());
+        self.faults.note(Fault::beginning(whom, Deed::Suspended));
+        self.worker(index).signal(Signal::STOP);
+    }
+
+    /// Lets a stopped worker go on.
+    pub(crate) fn continue_worker(&mut self, index: usize) {
+        let whom = Whom::Worker(self.worker(index).id());
+        self.worker(index).signal(Signal::CONT);
+        self.faults.over(whom, Deed::Suspended);
     }
 
     /// A worker's process.
@@ -225,15 +321,19 @@ impl Cluster {
     /// Starts again every worker that has ended, as a supervisor does; how many those were.
     pub(crate) fn revive_workers(&mut self) -> usize {
         let mut revived = 0;
+        let since_us = std::mem::replace(&mut self.revived_us, now_us());
         for index in 0..self.workers.len() {
-            let lives = self.workers[index]
-                .1
-                .as_mut()
-                .is_some_and(Process::is_running);
-            if !lives {
-                self.start_worker(index);
-                revived += 1;
+            let worker = self.workers[index].1.as_mut();
+            if worker.is_some_and(|worker| worker.is_running()) {
+                continue;
             }
+            if let Some(ended) = &self.workers[index].1 {
+                let whom = Whom::Worker(ended.id());
+                let fault = Fault::between(whom, Deed::Killed, since_us, now_us());
+                self.faults.note(fault);
+            }
+            self.start_worker(index);
+            revived += 1;
         }
         revived
     }

@@ -11,7 +11,8 @@ use argh::FromArgs;
 use comfy_table::{CellAlignment, Table, presets};
 use file_catalogue::{Entry, Manifest, PHASES, PIPELINE, Part, Run, hex, read_ledgers};
 
-use crate::cluster::{Cluster, Plan, binaries};
+use crate::cluster::{Cluster, Plan, WORKER_TIMEOUT, binaries};
+use crate::fault::{Deed, Whom};
 use crate::feeder::{feed, joined};
 
 /// Catalogue real files with separate processes, kill a worker and the manager in the
@@ -55,6 +56,7 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
         program: "file-catalogue",
         settings: "attempts = 5\nbackoff = \"100ms..2s\"",
         storage: None,
+        worker_timeout: WORKER_TIMEOUT,
     };
     let mut cluster = Cluster::start(folder.path(), &plan)?;
     for phase in PHASES {
@@ -237,7 +239,12 @@ fn drive(cluster: &mut Cluster, parts: &[Part]) -> Result<Seen> {
             worker_kill_us = crate::cluster::now_us();
             cluster.start_worker(2);
         }
-        if cluster.manager_kills_us.is_empty() && lines > total / 2 {
+        if cluster
+            .faults
+            .count(Deed::Killed, |whom| whom == Whom::Manager)
+            == 0
+            && lines > total / 2
+        {
             let id = cluster.manager().id();
             note(&format!(
                 "kill -9 of the manager ({id}) at {lines} of {total}"
@@ -330,7 +337,7 @@ fn judge(cluster: &Cluster, seen: &Seen) -> Result<Judgement> {
     if stats.failed > 0 {
         problems.push(format!("{} jobs failed", stats.failed));
     }
-    let (repeats, unexplained) = repeats(&read_ledgers(cluster.folder())?, cluster, seen);
+    let (repeats, unexplained) = repeats(&read_ledgers(cluster.folder())?, seen);
     if unexplained > 0 {
         problems.push(format!(
             "{unexplained} phases ran again for no known reason"
@@ -401,7 +408,6 @@ fn check_entry(entry: &Entry) -> Result<()> {
 /// How often phases ran again, by cause; and how often nobody knows why.
 fn repeats(
     runs: &BTreeMap<(String, String), Vec<Run>>,
-    cluster: &Cluster,
     seen: &Seen,
 ) -> (BTreeMap<&'static str, usize>, usize) {
     let (mut causes, mut unexplained) = (BTreeMap::new(), 0);
@@ -414,8 +420,6 @@ fn repeats(
                     None => "the killed worker had begun it",
                     Some(_) => "the killed worker had ended it, its result was not yet taken",
                 }
-            } else if cluster.manager_kills_us.iter().any(|at| between(*at)) {
-                "the killed manager had not yet journaled its result"
             } else {
                 unexplained += 1;
                 "for no known reason"

@@ -1,6 +1,6 @@
 //! A client that enqueues on a thread of its own and keeps what was confirmed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -13,8 +13,8 @@ use carbontube_client::{NewJob, PipelineClient, PipelineName, Receipt};
 /// What the client was told so far.
 #[derive(Default)]
 pub(crate) struct Told {
-    /// Ids that were confirmed as durable.
-    pub(crate) confirmed: Mutex<BTreeSet<String>>,
+    /// Ids that were confirmed as durable, and when, in microseconds since 1970.
+    pub(crate) confirmed: Mutex<BTreeMap<String, u64>>,
     /// How many of them at the same time still have to end, set by whoever watches.
     pub(crate) finished: AtomicUsize,
     /// Jobs that were rejected.
@@ -26,11 +26,17 @@ pub(crate) struct Told {
 impl Told {
     /// How many are confirmed.
     pub(crate) fn count(&self) -> usize {
-        self.ids().len()
+        let confirmed = self.confirmed.lock();
+        confirmed.unwrap_or_else(|broken| broken.into_inner()).len()
     }
 
     /// The confirmed ids.
     pub(crate) fn ids(&self) -> BTreeSet<String> {
+        self.confirmations().into_keys().collect()
+    }
+
+    /// The confirmed ids, and when each was.
+    pub(crate) fn confirmations(&self) -> BTreeMap<String, u64> {
         let confirmed = self.confirmed.lock();
         confirmed
             .unwrap_or_else(|broken| broken.into_inner())
@@ -42,9 +48,10 @@ impl Told {
             .confirmed
             .lock()
             .unwrap_or_else(|broken| broken.into_inner());
+        let now = crate::cluster::now_us();
         for receipt in receipts {
             if receipt.is_confirmed() {
-                confirmed.insert(receipt.id().to_string());
+                confirmed.insert(receipt.id().to_string(), now);
             } else {
                 self.rejected.fetch_add(1, Ordering::Relaxed);
             }

@@ -6,6 +6,8 @@
 mod behaviour;
 mod figures;
 mod hostile;
+mod journal;
+mod judge;
 mod kills;
 mod stores;
 
@@ -14,9 +16,8 @@ use std::time::Instant;
 use anyhow::{Result, anyhow, bail, ensure};
 use argh::FromArgs;
 
-pub(crate) use figures::{
-    Figures, PHASES, cluster, judge, judge_beside, order, plan, settle, wait_for,
-};
+pub(crate) use figures::{Figures, PHASES, cluster, order, plan, settle, wait_for};
+pub(crate) use judge::{judge, judge_beside};
 
 /// Run trials with real processes, faults among them.
 #[derive(FromArgs)]

@@ -7,7 +7,6 @@ use anyhow::{Result, ensure};
 use async_std::task;
 use carbontube_client::protocol::message::JobState;
 use carbontube_client::{JobId, NewJob};
-use carbontube_tests::Signal;
 use file_catalogue::read_ledgers;
 use serde_json::json;
 
@@ -55,18 +54,9 @@ pub(super) fn poison(size: Size) -> Result<Figures> {
     let jobs = vec![order("sleep", 20); count];
     let (told, feeder) = feed(cluster.client()?, cluster.pipeline(), jobs, count, 16);
     let mut aborted = 0;
-    let mut kills = Vec::new();
     let client = cluster.client()?;
     wait_for("end of the poison job and of all others", || {
-        let before: Vec<u32> = (0..cluster.workers())
-            .map(|index| cluster.worker(index).id())
-            .collect();
         aborted += cluster.revive_workers();
-        for (index, id) in before.into_iter().enumerate() {
-            if cluster.worker(index).id() != id {
-                kills.push((id, crate::cluster::now_us()));
-            }
-        }
         Ok(task::block_on(client.stats())?.live == 0)
     })?;
     joined(feeder)?;
@@ -76,7 +66,7 @@ pub(super) fn poison(size: Size) -> Result<Figures> {
         (1..=5).contains(&aborted),
         "it took {aborted} workers with it"
     );
-    let figures = judge_beside(&cluster, &told, &kills, &poison)?;
+    let figures = judge_beside(&mut cluster, &told, &poison)?;
     Ok(figures.saying(format!("{aborted} workers aborted, then: {error}")))
 }
 
@@ -108,7 +98,7 @@ pub(super) fn timeout(size: Size) -> Result<Figures> {
         );
     }
     let apart: Vec<JobId> = always.into_iter().chain(once).collect();
-    Ok(judge_beside(&cluster, &told, &[], &apart)?.saying("8 jobs hung, 4 of them for good"))
+    Ok(judge_beside(&mut cluster, &told, &apart)?.saying("8 jobs hung, 4 of them for good"))
 }
 
 /// Errors and panics are tried again, and end in the dead letters when they do not stop.
@@ -153,7 +143,7 @@ pub(super) fn retries(size: Size) -> Result<Figures> {
         ensure!(tries == 3, "job {id} was tried {tries} times, 3 were due");
     }
     let apart: Vec<JobId> = bad.into_iter().chain(healed).collect();
-    Ok(judge_beside(&cluster, &told, &[], &apart)?
+    Ok(judge_beside(&mut cluster, &told, &apart)?
         .saying("10 jobs failed, 10 healed at the third try"))
 }
 
@@ -167,18 +157,14 @@ pub(super) fn drain(size: Size) -> Result<Figures> {
     joined(feeder)?;
     let runs = folder.path().to_owned();
     wait_for("some progress", || Ok(ended(&runs)? > count / 10))?;
-    cluster.worker(0).signal(Signal::TERM);
-    let status = cluster.worker(0).wait();
-    ensure!(status.success(), "a drained worker ended with {status}");
+    cluster.drain_worker(0)?;
     cluster.start_worker(0);
     wait_for("more progress", || Ok(ended(&runs)? > count / 3))?;
-    cluster.manager().signal(Signal::TERM);
-    let status = cluster.manager().wait();
-    ensure!(status.success(), "a drained manager ended with {status}");
+    cluster.drain_manager()?;
     cluster.start_manager()?;
     settle(&mut cluster)?;
     // Nothing was killed, so nothing explains a repeat.
-    judge(&cluster, &told, &[])
+    judge(&mut cluster, &told)
 }
 
 /// Equal workers get equal work, and nobody waits behind a long job.
@@ -195,7 +181,7 @@ pub(super) fn fairness(size: Size) -> Result<Figures> {
     );
     joined(feeder)?;
     settle(&mut fair)?;
-    let figures = judge(&fair, &told, &[])?;
+    let figures = judge(&mut fair, &told)?;
     let mut shares: BTreeMap<u32, usize> = BTreeMap::new();
     for ((phase, _), runs) in read_ledgers(folder.path())? {
         if phase == PHASES[0] {
@@ -227,7 +213,7 @@ pub(super) fn fairness(size: Size) -> Result<Figures> {
     );
     joined(feeder)?;
     settle(&mut mixed)?;
-    judge(&mixed, &told, &[])?;
+    judge_beside(&mut mixed, &told, &long)?;
     let ledgers = read_ledgers(folder.path())?;
     let end = |phase: &str, job: &str| {
         let runs = ledgers.get(&(phase.to_owned(), job.to_owned()));

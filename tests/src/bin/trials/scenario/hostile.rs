@@ -55,7 +55,6 @@ pub(super) fn garbage_peer(size: Size) -> Result<Figures> {
     }
     joined(feeder)?;
     settle(&mut cluster)?;
-    let figures = judge(&cluster, &told, &[])?;
     let after: Vec<u64> = processes
         .iter()
         .map(|id| resident_kib(*id))
@@ -72,6 +71,7 @@ pub(super) fn garbage_peer(size: Size) -> Result<Figures> {
         ensure!(cluster.worker(index).is_running(), "a worker ended");
     }
     let server = hostile_server(&mut cluster)?;
+    let figures = judge(&mut cluster, &told)?;
     ensure!(
         read_ledgers(folder.path())?
             .keys()

@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 use file_catalogue::read_ledgers;
 
 use super::{Figures, PHASES, Size, cluster, judge, order, settle, wait_for};
-use crate::cluster::now_us;
 use crate::feeder::{feed, joined};
 
 /// Workers die by SIGKILL in the middle of jobs and are started again.
@@ -21,21 +20,18 @@ pub(super) fn worker_kill(size: Size) -> Result<Figures> {
     let (count, rounds) = (size.of(1000, 4000), size.of(2, 8));
     let jobs = vec![order("sleep", 10); count];
     let (told, feeder) = feed(cluster.client()?, cluster.pipeline(), jobs, count, 64);
-    let mut kills = Vec::new();
     let runs = folder.path().to_owned();
     for round in 0..rounds {
         wait_for("progress before a kill", || {
             Ok(ended(&runs)? > count * (round + 1) / (rounds + 2))
         })?;
         let index = round % cluster.workers();
-        let killed = cluster.worker(index).id();
         cluster.kill_worker(index);
-        kills.push((killed, now_us()));
         cluster.start_worker(index);
     }
     joined(feeder)?;
     settle(&mut cluster)?;
-    Ok(judge(&cluster, &told, &kills)?.saying(format!("{rounds} workers killed")))
+    Ok(judge(&mut cluster, &told)?.saying(format!("{rounds} workers killed")))
 }
 
 /// The manager dies by SIGKILL, again and again, while 10,000 jobs are enqueued.
@@ -68,8 +64,7 @@ pub(super) fn manager_kill(size: Size) -> Result<Figures> {
         "{} of {count} were confirmed",
         told.count()
     );
-    let kills: Vec<_> = cluster.manager_kills_us.iter().map(|at| (0, *at)).collect();
-    Ok(judge(&cluster, &told, &kills)?.saying(format!("{rounds} managers killed")))
+    Ok(judge(&mut cluster, &told)?.saying(format!("{rounds} managers killed")))
 }
 
 /// The manager and a worker die in the same moment.
@@ -84,25 +79,20 @@ pub(super) fn both_kill(size: Size) -> Result<Figures> {
     let (count, rounds) = (size.of(1000, 4000), size.of(2, 6));
     let jobs = vec![order("sleep", 10); count];
     let (told, feeder) = feed(cluster.client()?, cluster.pipeline(), jobs, count, 64);
-    let mut kills = Vec::new();
     let runs = folder.path().to_owned();
     for round in 0..rounds {
         wait_for("progress before a kill", || {
             Ok(ended(&runs)? > count * (round + 1) / (rounds + 2))
         })?;
         let index = round % cluster.workers();
-        let killed = cluster.worker(index).id();
         cluster.kill_manager();
         cluster.kill_worker(index);
-        // Until it was dead it could begin jobs.
-        kills.push((killed, now_us()));
         cluster.start_worker(index);
         cluster.start_manager()?;
     }
     joined(feeder)?;
     settle(&mut cluster)?;
-    kills.extend(cluster.manager_kills_us.iter().map(|at| (0, *at)));
-    Ok(judge(&cluster, &told, &kills)?.saying(format!("{rounds} pairs killed")))
+    Ok(judge(&mut cluster, &told)?.saying(format!("{rounds} pairs killed")))
 }
 
 /// A manager that comes back adopts what runs, and takes what was finished meanwhile.
@@ -130,8 +120,8 @@ pub(super) fn adoption(size: Size) -> Result<Figures> {
     })?;
     cluster.start_manager()?;
     settle(&mut cluster)?;
-    // No kill explains anything here: nothing may run twice.
-    let figures = judge(&cluster, &told, &[])?;
+    // The manager's kill explains nothing: nothing may run twice.
+    let figures = judge(&mut cluster, &told)?;
     Ok(figures.saying(format!(
         "8 jobs of {:?} adopted, 8 results taken that ended in its absence",
         Duration::from_millis(long)

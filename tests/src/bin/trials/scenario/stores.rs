@@ -52,7 +52,7 @@ pub(super) fn two_managers(size: Size) -> Result<Figures> {
     );
     joined(feeder)?;
     settle(&mut cluster)?;
-    Ok(judge(&cluster, &told, &[])?.saying(format!("the second said {said:?}")))
+    Ok(judge(&mut cluster, &told)?.saying(format!("the second said {said:?}")))
 }
 
 /// Whether there is a redis-server to start.
@@ -145,10 +145,7 @@ pub(super) fn redis_loss(size: Size) -> Result<Figures> {
     joined(feeder)?;
     settle(&mut cluster)?;
     ensure!(cluster.manager().is_running(), "the manager ended");
-    Ok(
-        judge(&cluster, &told, &[])?
-            .saying(format!("Redis was lost after {at_loss} confirmations")),
-    )
+    Ok(judge(&mut cluster, &told)?.saying(format!("Redis was lost after {at_loss} confirmations")))
 }
 
 /// The store's own trial on a small file system that fills up.

@@ -1,0 +1,501 @@
+//! The judge: what clients were told, what the phases' own ledgers say and what the
+//! exported journal says, against each other and against what was done to whom.
+//!
+//! It never asks the manager for the truth. The manager's own count of duplicates stands
+//! beside the judge's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use carbontube_client::JobId;
+use carbontube_client::protocol::message::{FailureKind, JobState};
+use file_catalogue::{Run, read_ledgers};
+
+use super::figures::{Figures, PHASES};
+use super::journal::{self, JournalSays, Standing};
+use crate::cluster::Cluster;
+use crate::fault::{Deed, Fault, Whom};
+use crate::feeder::Told;
+
+/// How long a live worker with a live manager may need until its result is durable.
+const REPORT_MAX_US: u64 = 1_500_000;
+/// How long peers may need to find each other again after a fault.
+const RECONNECT_MAX_US: u64 = 3_000_000;
+/// How far the clocks of two processes may be apart.
+const CLOCKS_US: u64 = 50_000;
+/// How many lost workers make a job poison.
+const POISON_LOSSES: usize = 3;
+
+/// Judges a settled cluster and ends its manager; the journal is read after that.
+pub(crate) fn judge(cluster: &mut Cluster, told: &Told) -> Result<Figures> {
+    judge_beside(cluster, told, &[])
+}
+
+/// As [`judge`], beside jobs that were told to misbehave and repeat for that.
+pub(crate) fn judge_beside(
+    cluster: &mut Cluster,
+    told: &Told,
+    misbehaving: &[JobId],
+) -> Result<Figures> {
+    let rejected = told.rejected.load(Ordering::Relaxed);
+    ensure!(rejected == 0, "{rejected} jobs were rejected");
+    let stats = cluster.stats()?;
+    cluster.drain_manager()?;
+    let journal = journal::is_readable(cluster.storage())
+        .then(|| journal::read(cluster))
+        .transpose()
+        .context("reading the journal")?;
+    let evidence = Evidence {
+        confirmed: told.confirmations(),
+        runs: read_ledgers(cluster.folder())?,
+        faults: cluster.faults.faults.clone(),
+        workers: cluster.worker_ids.clone(),
+        worker_timeout: cluster.worker_timeout(),
+        misbehaving: misbehaving.iter().map(JobId::to_string).collect(),
+        journal,
+    };
+    let mut figures = evidence.compare()?;
+    figures.manager_says = Some((stats.duplicates, stats.duplicate_causes));
+    Ok(figures)
+}
+
+/// Every run of each phase and job.
+type Runs = BTreeMap<(String, String), Vec<Run>>;
+
+/// All that the judge looks at.
+#[derive(Default)]
+struct Evidence {
+    /// Each confirmed job, and when its client knew.
+    confirmed: BTreeMap<String, u64>,
+    runs: Runs,
+    faults: Vec<Fault>,
+    /// The process of each worker id.
+    workers: BTreeMap<String, u32>,
+    worker_timeout: Duration,
+    misbehaving: BTreeSet<String>,
+    journal: Option<JournalSays>,
+}
+
+impl Evidence {
+    fn compare(&self) -> Result<Figures> {
+        let mut figures = Figures {
+            confirmed: self.confirmed.len(),
+            ..Figures::default()
+        };
+        self.check_order()?;
+        self.explain_repeats(&mut figures)?;
+        self.count_ends(&mut figures)?;
+        if let Some(journal) = &self.journal {
+            self.check_journal(journal)?;
+        }
+        self.measure_recovery(&mut figures)?;
+        Ok(figures)
+    }
+
+    fn runs(&self, phase: usize, job: &str) -> &[Run] {
+        let key = (PHASES[phase].to_owned(), job.to_owned());
+        self.runs.get(&key).map_or(&[], Vec::as_slice)
+    }
+
+    /// When a phase of a job was first through.
+    fn ended(&self, phase: usize, job: &str) -> Option<u64> {
+        let ends = self.runs(phase, job).iter().filter_map(|run| run.ended_us);
+        ends.min()
+    }
+
+    /// No phase begins before the one before it has ended.
+    fn check_order(&self) -> Result<()> {
+        for ((phase, job), runs) in &self.runs {
+            if phase != PHASES[1] {
+                continue;
+            }
+            let in_order = self
+                .ended(0, job)
+                .is_some_and(|ended| ended <= runs[0].began_us);
+            ensure!(
+                in_order,
+                "the second phase of {job} began before the first had ended"
+            );
+        }
+        Ok(())
+    }
+
+    /// Every run but the first of a phase needs a fault of its own that explains it.
+    fn explain_repeats(&self, figures: &mut Figures) -> Result<()> {
+        let mut unexplained = Vec::new();
+        for ((phase, job), runs) in &self.runs {
+            let mut used = vec![false; runs.len()];
+            for (later, repeat) in runs.iter().enumerate().skip(1) {
+                let cause = if self.misbehaving.contains(job) {
+                    Some("told to misbehave")
+                } else {
+                    self.explain(runs, later, &mut used)
+                };
+                match cause {
+                    Some(cause) => *figures.repeats.entry(cause.to_owned()).or_default() += 1,
+                    None => unexplained.push(self.describe(phase, job, runs, repeat)),
+                }
+            }
+        }
+        ensure!(
+            unexplained.is_empty(),
+            "{} unexplained repeats: {}",
+            unexplained.len(),
+            unexplained[..unexplained.len().min(3)].join("; ")
+        );
+        Ok(())
+    }
+
+    /// What explains that `runs[later]` began; each earlier run explains one at most.
+    fn explain(&self, runs: &[Run], later: usize, used: &mut [bool]) -> Option<&'static str> {
+        for earlier in 0..later {
+            if used[earlier] {
+                continue;
+            }
+            let faults = self.faults.iter();
+            let cause = faults
+                .filter(|fault| fault.whom == Whom::Worker(runs[earlier].process))
+                .find_map(|fault| self.given_up_by(fault, &runs[earlier], &runs[later]));
+            if cause.is_some() {
+                used[earlier] = true;
+                return cause;
+            }
+        }
+        let own = self.faults.iter();
+        own.filter(|fault| fault.whom == Whom::Worker(runs[later].process))
+            .find_map(|fault| self.begun_late_after(fault, &runs[later]))
+    }
+
+    /// Why a fault of the worker that had `first` made the manager begin `second`.
+    fn given_up_by(&self, fault: &Fault, first: &Run, second: &Run) -> Option<&'static str> {
+        let timeout_us = self.timeout_us();
+        match fault.deed {
+            Deed::Killed => {
+                let within = first.began_us <= fault.until_us && fault.from_us <= second.began_us;
+                if !within {
+                    return None;
+                }
+                match first.ended_us {
+                    None => Some("cut off by a killed worker"),
+                    Some(end) if self.is_unreported(first.process, end, fault.until_us) => {
+                        Some("ended, but not yet reported by a killed worker")
+                    }
+                    Some(_) => None,
+                }
+            }
+            Deed::Suspended | Deed::EventsCut => {
+                // The manager knows only of a silence that is as long as its patience.
+                let patient = fault.from_us + timeout_us - timeout_us / 4;
+                let held = first.began_us <= fault.until_us
+                    && first.ended_us.is_none_or(|end| {
+                        end >= fault.from_us
+                            || self.is_unreported(first.process, end, fault.from_us)
+                    });
+                let reported = first.ended_us.map_or(u64::MAX, |end| {
+                    let silent = fault.deed == Deed::Suspended;
+                    if silent { end.max(fault.until_us) } else { end }
+                });
+                let in_time = patient <= second.began_us
+                    && self.is_unreported(first.process, reported, second.began_us);
+                (held && in_time).then_some(if fault.deed == Deed::Suspended {
+                    "its worker was suspended for longer than the worker timeout"
+                } else {
+                    "no heartbeat of its worker came through for the worker timeout"
+                })
+            }
+            Deed::Drained | Deed::PipeCut | Deed::ResultsCut | Deed::ApiCut | Deed::Slowed => None,
+        }
+    }
+
+    /// Why a worker began a run that the manager had given to another one meanwhile.
+    fn begun_late_after(&self, fault: &Fault, run: &Run) -> Option<&'static str> {
+        let timeout_us = self.timeout_us();
+        let given_up = fault.from_us + timeout_us - timeout_us / 4;
+        // When it is heard again, the manager takes back what has not begun.
+        let told = fault.until_us.saturating_add(RECONNECT_MAX_US);
+        if !(given_up..=told).contains(&run.began_us) {
+            return None;
+        }
+        match fault.deed {
+            Deed::Suspended => Some("begun by a worker that had been suspended and lost"),
+            Deed::PipeCut => Some("delivered late over a way that had been cut"),
+            Deed::EventsCut => Some("begun by a worker whose heartbeats were cut"),
+            Deed::Killed | Deed::Drained | Deed::ResultsCut | Deed::ApiCut | Deed::Slowed => None,
+        }
+    }
+
+    /// Whether a result of `process` from `end_us` may still not be durable at `at_us`:
+    /// too little time has gone by in which it could be reported.
+    fn is_unreported(&self, process: u32, end_us: u64, at_us: u64) -> bool {
+        let span = at_us.saturating_sub(end_us);
+        let hindered: u64 = self
+            .faults
+            .iter()
+            .filter(|fault| match (fault.whom, fault.deed) {
+                (Whom::Manager | Whom::Device, _) => true,
+                (Whom::Worker(id), Deed::Suspended | Deed::ResultsCut) => id == process,
+                _ => false,
+            })
+            .map(|fault| {
+                // Its sockets outlive a suspended process.
+                let after = match fault.deed {
+                    Deed::Suspended => 0,
+                    _ => RECONNECT_MAX_US,
+                };
+                fault.covers_us(end_us, at_us, after)
+            })
+            .sum();
+        span <= hindered + REPORT_MAX_US
+    }
+
+    fn timeout_us(&self) -> u64 {
+        u64::try_from(self.worker_timeout.as_micros()).unwrap_or(u64::MAX / 4)
+    }
+
+    fn describe(&self, phase: &str, job: &str, runs: &[Run], repeat: &Run) -> String {
+        let told: Vec<String> = runs
+            .iter()
+            .map(|run| {
+                let end = run
+                    .ended_us
+                    .map_or("never".to_owned(), |end| end.to_string());
+                format!("process {} from {} to {end}", run.process, run.began_us)
+            })
+            .collect();
+        let near: Vec<String> = self
+            .faults
+            .iter()
+            .filter(|fault| fault.from_us <= repeat.began_us)
+            .filter(|fault| fault.until_us.saturating_add(10_000_000) >= runs[0].began_us)
+            .take(6)
+            .map(Fault::to_string)
+            .collect();
+        format!(
+            "{phase} of {job}: {}, with faults [{}]",
+            told.join(", "),
+            near.join(", ")
+        )
+    }
+
+    /// Every confirmed job ran to its end, or is kept as failed for a known reason.
+    fn count_ends(&self, figures: &mut Figures) -> Result<()> {
+        let mut lost = Vec::new();
+        for job in self.confirmed.keys() {
+            if self.ended(1, job).is_some() {
+                figures.finished += 1;
+            } else if self.is_poisoned(job) {
+                figures.failed += 1;
+            } else {
+                lost.push(job.as_str());
+            }
+        }
+        figures.lost = lost.len();
+        ensure!(
+            lost.is_empty(),
+            "{} of {} confirmed jobs never ran to their end, {} among them{}",
+            lost.len(),
+            figures.confirmed,
+            lost[0],
+            self.journal
+                .as_ref()
+                .map(|journal| format!(
+                    " (in the journal as {:?}, in the history as {:?})",
+                    journal.live.get(lost[0]),
+                    journal.past.get(lost[0])
+                ))
+                .unwrap_or_default()
+        );
+        Ok(())
+    }
+
+    /// Whether a job is kept as failed, and as many of its workers were lost as that takes.
+    fn is_poisoned(&self, job: &str) -> bool {
+        let standing = self.journal.as_ref().and_then(|all| all.live.get(job));
+        let Some(Standing::Failed(Some(FailureKind::Poison), _)) = standing else {
+            return false;
+        };
+        let held = |run: &&Run| {
+            self.faults.iter().any(|fault| {
+                fault.whom == Whom::Worker(run.process)
+                    && matches!(fault.deed, Deed::Killed | Deed::Suspended | Deed::EventsCut)
+                    && run.began_us <= fault.until_us
+                    && run.ended_us.is_none_or(|end| end >= fault.from_us)
+            })
+        };
+        (0..PHASES.len())
+            .any(|phase| self.runs(phase, job).iter().filter(held).count() >= POISON_LOSSES)
+    }
+
+    /// The journal and the history agree with what clients and phases say.
+    fn check_journal(&self, journal: &JournalSays) -> Result<()> {
+        let successes = journal
+            .past
+            .values()
+            .filter(|past| past.state == JobState::Success)
+            .count();
+        // The history forgets the oldest beyond 100,000.
+        let is_whole = journal.success < 100_000;
+        for job in self.confirmed.keys() {
+            let past = journal.past.get(job);
+            let ended = past.is_some_and(|past| past.state == JobState::Success);
+            ensure!(
+                ended || !is_whole || self.is_poisoned(job),
+                "confirmed job {job} is in the journal as {:?} and in the history as {past:?}",
+                journal.live.get(job)
+            );
+            ensure!(
+                !(ended && journal.live.contains_key(job)),
+                "job {job} has ended and is live"
+            );
+        }
+        for (job, standing) in &journal.live {
+            let known = self.misbehaving.contains(job) || self.is_poisoned(job);
+            ensure!(
+                known && matches!(standing, Standing::Failed(..)),
+                "job {job} is still in the journal: {standing:?}"
+            );
+        }
+        ensure!(
+            !is_whole || journal.success == successes as u64,
+            "the journal counts {} finished jobs, its history has {successes}",
+            journal.success
+        );
+        ensure!(
+            journal.enqueued >= self.confirmed.len() as u64,
+            "the journal counts {} jobs, {} were confirmed",
+            journal.enqueued,
+            self.confirmed.len()
+        );
+        for (job, past) in &journal.past {
+            for attempt in &past.attempts {
+                let process = attempt
+                    .worker
+                    .and_then(|worker| self.workers.get(&worker.to_string()));
+                let (Some(process), None) = (process, attempt.failure) else {
+                    continue;
+                };
+                let (from, until) = (attempt.started_at.0, attempt.finished_at.0);
+                let ran = self
+                    .runs(usize::from(attempt.phase), job)
+                    .iter()
+                    .any(|run| {
+                        run.process == *process
+                            && run.began_us + CLOCKS_US >= from
+                            && run.ended_us.is_some_and(|end| end <= until + CLOCKS_US)
+                    });
+                ensure!(
+                    ran,
+                    "the history says that worker process {process} did phase {} of {job} \
+                     from {from} to {until}, no ledger says so",
+                    attempt.phase
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// From each fault to the first new progress of the jobs that it hit.
+    fn measure_recovery(&self, figures: &mut Figures) -> Result<()> {
+        for fault in &self.faults {
+            let recovered = match fault.whom {
+                Whom::Worker(process) => self.progress_of_held(fault, process),
+                Whom::Manager => self.progress_by_manager(fault),
+                Whom::Client | Whom::Device => None,
+            };
+            if let Some(at) = recovered {
+                let took = Duration::from_micros(at.saturating_sub(fault.from_us));
+                figures.recovery = figures.recovery.max(Some(took));
+            }
+        }
+        let (mut latest, target) = (None, self.worker_timeout.mul_f64(1.5));
+        for (took, job) in self.relocations() {
+            latest = latest.max(Some(took));
+            ensure!(
+                took <= target,
+                "a killed worker's job {job} ran elsewhere after {took:?}, {target:?} is the most"
+            );
+        }
+        figures.relocation = latest;
+        Ok(())
+    }
+
+    /// The first new progress of any job that a worker had when it was hit.
+    fn progress_of_held(&self, fault: &Fault, process: u32) -> Option<u64> {
+        let mut earliest = None;
+        for ((phase, job), runs) in &self.runs {
+            let held = runs.iter().any(|run| {
+                run.process == process
+                    && run.began_us <= fault.from_us
+                    && run.ended_us.is_none_or(|end| end > fault.from_us)
+            });
+            if !held {
+                continue;
+            }
+            let next = match phase == PHASES[0] {
+                true => self.runs(1, job).first().map(|run| run.began_us),
+                false => self.in_history_at(job),
+            };
+            let again = runs.iter().map(|run| run.began_us);
+            let progress = again.chain(next).filter(|at| *at > fault.from_us).min();
+            earliest = [earliest, progress].into_iter().flatten().min();
+        }
+        earliest
+    }
+
+    fn in_history_at(&self, job: &str) -> Option<u64> {
+        let journal = self.journal.as_ref()?;
+        journal.past.get(job).map(|past| past.ended_us)
+    }
+
+    /// The first thing after a fault that needs a manager: a second phase whose first one
+    /// ended after the fault, or a confirmation after it served again.
+    fn progress_by_manager(&self, fault: &Fault) -> Option<u64> {
+        let confirmed = self.confirmed.values().copied();
+        let confirmed = confirmed.filter(|at| *at >= fault.until_us);
+        let second = self.runs.iter().filter_map(|((phase, job), runs)| {
+            let began = runs.first()?.began_us;
+            (phase == PHASES[1] && self.ended(0, job)? > fault.from_us).then_some(began)
+        });
+        confirmed.chain(second).min()
+    }
+
+    /// How long each job that a kill cut off waited until it ran elsewhere, where no other
+    /// fault came between.
+    fn relocations(&self) -> Vec<(Duration, &str)> {
+        let mut waits = Vec::new();
+        for ((_, job), runs) in &self.runs {
+            if self.misbehaving.contains(job) {
+                continue;
+            }
+            for (first, next) in runs.iter().zip(&runs[1..]) {
+                let killed = self.faults.iter().find(|fault| {
+                    (fault.whom, fault.deed) == (Whom::Worker(first.process), Deed::Killed)
+                        && first.ended_us.is_none()
+                        && first.began_us <= fault.until_us
+                        && fault.from_us <= next.began_us
+                });
+                let Some(killed) = killed else { continue };
+                // From then on another worker may have got it, or the manager cannot give it.
+                let due = killed.from_us + self.timeout_us() - self.timeout_us() / 4;
+                let disturbed = self.faults.iter().any(|other| {
+                    let (from, after) = match other.whom {
+                        Whom::Client => return false,
+                        Whom::Worker(_) => (due, 0),
+                        Whom::Manager | Whom::Device => (killed.from_us, RECONNECT_MAX_US),
+                    };
+                    other != killed && other.covers_us(from, next.began_us, after) > 0
+                });
+                if !disturbed {
+                    let took = next.began_us.saturating_sub(killed.from_us);
+                    waits.push((Duration::from_micros(took), job.as_str()));
+                }
+            }
+        }
+        waits
+    }
+}
+
+#[cfg(test)]
+mod tests;

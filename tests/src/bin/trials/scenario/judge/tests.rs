@@ -1,0 +1,169 @@
+//! The judge on made-up evidence: what it must convict and what it must excuse.
+
+use super::*;
+
+const S: u64 = 1_000_000;
+
+/// A run in a process that began and ended at these times, in microseconds.
+fn run(process: u32, began_us: u64, ended_us: Option<u64>) -> Run {
+    Run {
+        process,
+        began_us,
+        ended_us,
+    }
+}
+
+fn fault(whom: Whom, deed: Deed, from_us: u64, until_us: u64) -> Fault {
+    Fault::between(whom, deed, from_us, until_us)
+}
+
+/// What the judge says of one confirmed job with these runs of its phases.
+fn said(first: &[Run], second: &[Run], faults: &[Fault]) -> String {
+    let mut evidence = Evidence {
+        confirmed: BTreeMap::from([("job".to_owned(), 0)]),
+        faults: faults.to_vec(),
+        worker_timeout: Duration::from_secs(2),
+        ..Evidence::default()
+    };
+    for (phase, runs) in PHASES.into_iter().zip([first, second]) {
+        if !runs.is_empty() {
+            let key = (phase.to_owned(), "job".to_owned());
+            evidence.runs.insert(key, runs.to_vec());
+        }
+    }
+    match evidence.compare() {
+        Ok(figures) => figures.to_string(),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+/// The same for a first phase that ran twice, in processes 7 and 8.
+fn said_of_repeat(first: Run, repeat: Run, faults: &[Fault]) -> String {
+    let end = repeat.ended_us.max(first.ended_us).unwrap_or(0) + S;
+    said(&[first, repeat], &[run(9, end, Some(end + 1))], faults)
+}
+
+#[track_caller]
+fn unexplained(said: String) {
+    assert!(said.starts_with("1 unexplained repeats"), "{said}");
+}
+
+#[track_caller]
+fn explained(said: String, cause: &str) {
+    assert!(
+        said.contains(&format!("duplicates 1 (1 {cause})")),
+        "{said}"
+    );
+}
+
+#[test]
+fn job_that_ran_once_through_both_phases_is_good() {
+    assert_eq!(
+        said(&[run(7, 1, Some(2))], &[run(7, 3, Some(4))], &[]),
+        "confirmed 1, finished 1, lost 0, duplicates 0"
+    );
+}
+
+#[test]
+fn confirmed_job_that_did_not_end_is_lost() {
+    let lost = "1 of 1 confirmed jobs never ran to their end, job among them";
+    assert_eq!(said(&[], &[], &[]), lost);
+    assert_eq!(said(&[run(7, 1, Some(2))], &[], &[]), lost);
+    assert_eq!(said(&[run(7, 1, Some(2))], &[run(7, 3, None)], &[]), lost);
+}
+
+#[test]
+fn phase_that_begins_too_early_is_found() {
+    let early = "the second phase of job began before the first had ended";
+    let second = [run(7, 3, Some(6))];
+    assert_eq!(said(&[run(7, 1, Some(5))], &second, &[]), early);
+    assert_eq!(said(&[run(7, 1, None)], &second, &[]), early);
+    assert_eq!(said(&[], &second, &[]), early);
+}
+
+#[test]
+fn cut_off_run_needs_the_kill_of_its_own_worker_while_it_ran() {
+    let (first, repeat) = (run(7, S, None), run(8, 4 * S, Some(5 * S)));
+    let kill = |process, at| [fault(Whom::Worker(process), Deed::Killed, at, at)];
+    let of = |faults: &[Fault]| said_of_repeat(first.clone(), repeat.clone(), faults);
+    unexplained(of(&[]));
+    explained(of(&kill(7, 2 * S)), "cut off by a killed worker");
+    unexplained(of(&kill(8, 2 * S)));
+    unexplained(of(&kill(7, S / 2)));
+    unexplained(of(&kill(7, 5 * S)));
+    let manager = [fault(Whom::Manager, Deed::Killed, 2 * S, 3 * S)];
+    unexplained(of(&manager));
+}
+
+#[test]
+fn killed_worker_does_not_explain_a_result_that_had_time_to_be_journaled() {
+    let repeat = run(8, 30 * S, Some(31 * S));
+    let kill = fault(Whom::Worker(7), Deed::Killed, 28 * S, 28 * S);
+    let unreported = "ended, but not yet reported by a killed worker";
+    let first = run(7, S, Some(28 * S - S / 100));
+    explained(said_of_repeat(first, repeat.clone(), &[kill]), unreported);
+    let early = run(7, S, Some(10 * S));
+    unexplained(said_of_repeat(early.clone(), repeat.clone(), &[kill]));
+    // With the manager away all the time, it had no chance.
+    let away = fault(Whom::Manager, Deed::Killed, 10 * S, 27 * S);
+    explained(said_of_repeat(early, repeat, &[kill, away]), unreported);
+}
+
+#[test]
+fn one_kill_explains_one_repeat_of_a_run() {
+    let kill = fault(Whom::Worker(7), Deed::Killed, 2 * S, 2 * S);
+    let runs = [
+        run(7, S, None),
+        run(8, 4 * S, Some(5 * S)),
+        run(9, 6 * S, Some(7 * S)),
+    ];
+    unexplained(said(&runs, &[run(9, 8 * S, Some(9 * S))], &[kill]));
+}
+
+#[test]
+fn suspended_worker_explains_a_repeat_only_after_the_worker_timeout() {
+    let first = run(7, S, Some(9 * S));
+    let pause = |until| [fault(Whom::Worker(7), Deed::Suspended, 2 * S, until)];
+    let cause = "its worker was suspended for longer than the worker timeout";
+    let late = run(8, 5 * S, Some(6 * S));
+    explained(said_of_repeat(first.clone(), late, &pause(8 * S)), cause);
+    let too_soon = run(8, 3 * S, Some(6 * S));
+    unexplained(said_of_repeat(first.clone(), too_soon, &pause(8 * S)));
+    let after_its_result = run(8, 12 * S, Some(13 * S));
+    unexplained(said_of_repeat(first, after_its_result, &pause(8 * S)));
+}
+
+#[test]
+fn suspended_worker_that_wakes_may_begin_what_another_had_got() {
+    let elsewhere = run(8, 5 * S, Some(6 * S));
+    let late = run(7, 9 * S, Some(10 * S));
+    let pause = fault(Whom::Worker(7), Deed::Suspended, 2 * S, 9 * S - 1);
+    explained(
+        said_of_repeat(elsewhere.clone(), late, &[pause]),
+        "begun by a worker that had been suspended and lost",
+    );
+    let much_later = run(7, 20 * S, Some(21 * S));
+    unexplained(said_of_repeat(elsewhere, much_later, &[pause]));
+}
+
+#[test]
+fn cut_way_of_results_explains_nothing() {
+    let (first, repeat) = (run(7, S, Some(2 * S)), run(8, 6 * S, Some(7 * S)));
+    let cut = fault(Whom::Worker(7), Deed::ResultsCut, S, 9 * S);
+    unexplained(said_of_repeat(first, repeat, &[cut]));
+}
+
+#[test]
+fn killed_workers_jobs_must_run_elsewhere_in_time() {
+    let kill = fault(Whom::Worker(7), Deed::Killed, 2 * S, 2 * S);
+    let of = |began| said_of_repeat(run(7, S, None), run(8, began, Some(began + 1)), &[kill]);
+    assert!(
+        of(4 * S).contains("ran elsewhere within 2.00 s"),
+        "{}",
+        of(4 * S)
+    );
+    assert_eq!(
+        of(6 * S),
+        "a killed worker's job job ran elsewhere after 4s, 3s is the most"
+    );
+}
