@@ -1,6 +1,8 @@
 //! Shared parts of the multi-process tests: starting `carbontube` processes, waiting
 //! for them with a deadline, and ending them whatever happens.
 
+pub mod fixture;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
