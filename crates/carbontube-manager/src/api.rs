@@ -214,7 +214,11 @@ pub(crate) async fn sweep(
     }
 }
 
-fn read_request(frames: &Message, limits: &Limits, client: ClientId) -> Result<Input, Refusal> {
+pub(crate) fn read_request(
+    frames: &Message,
+    limits: &Limits,
+    client: ClientId,
+) -> Result<Input, Refusal> {
     let message = decode(frames, limits).map_err(|error| {
         let header = frames
             .first()

@@ -10,26 +10,28 @@ use carbontube_protocol::message::{Answer, Message};
 use carbontube_storage as storage;
 
 use crate::clock::Clock;
-use crate::core::{ClientId, Commit, CommitId, Core, Effect, Input, RecordSeq};
+use crate::core::{ClientId, Commit, Effect, Input};
 use crate::error::RunError;
-use crate::gate::Gate;
 use crate::keeper::{Keeper, Task};
 use crate::options::ManagerAddresses;
 use crate::pipes::Pipes;
 use crate::publisher::Publisher;
 use crate::queue::{InputQueue, Taken};
+use crate::round::{Outside, Round};
 use crate::tally::Tally;
 use crate::watchdog::Beat;
 
-/// How many commits may be under way. The second is put together while the first is
-/// synced; more would only make each smaller.
-const COMMITS_MAX: usize = 2;
-
 /// Everything that the core's thread owns.
 pub(crate) struct Engine {
-    pub(crate) core: Core,
+    pub(crate) round: Round,
     pub(crate) clock: Clock,
     pub(crate) queue: Arc<InputQueue>,
+    pub(crate) beat: Arc<Beat>,
+    pub(crate) surroundings: Surroundings,
+}
+
+/// What the core's thread acts on.
+pub(crate) struct Surroundings {
     pub(crate) keeper: Keeper,
     pub(crate) pipes: Pipes,
     pub(crate) answers: Sender<(ClientId, Message)>,
@@ -37,7 +39,6 @@ pub(crate) struct Engine {
     pub(crate) tally: Arc<Tally>,
     pub(crate) addresses: ManagerAddresses,
     pub(crate) place: String,
-    pub(crate) beat: Arc<Beat>,
 }
 
 /// What is left of an engine that ended in order.
@@ -53,13 +54,10 @@ impl Engine {
     /// decided to the store, carry out what is durable. One owner, no locks; its price is
     /// that the core's work is bounded by one thread.
     pub(crate) fn run(mut self) -> Ended {
-        let mut gate = Gate::default();
-        let mut commits: Vec<(CommitId, RecordSeq)> = Vec::new();
         let mut batch = Vec::new();
-        let mut stopping = false;
-        self.turn(&mut gate, &mut commits, &mut stopping);
-        while !stopping {
-            let deadline = self.core.next_timeout();
+        self.turn();
+        while !self.round.is_stopping() {
+            let deadline = self.round.core().next_timeout();
             let deadline = deadline.and_then(|at| self.clock.instant(at));
             if self.queue.take(&mut batch, deadline) == Taken::Closed {
                 break;
@@ -67,59 +65,34 @@ impl Engine {
             self.beat.begin();
             let now = self.clock.now();
             for input in batch.drain(..) {
-                let committed = match &input {
-                    Input::Committed { commit } => Some(*commit),
-                    _ => None,
-                };
-                self.core.handle(input, now);
-                // The store's thread answers commits in order.
-                if let Some(id) = committed
-                    && let Some(at) = commits.iter().position(|(other, _)| *other == id)
-                {
-                    gate.advance(commits[at].1);
-                    commits.drain(..=at);
-                    while let Some(effect) = gate.release() {
-                        self.carry_out(effect, &mut stopping);
-                    }
-                }
+                self.round.handle(input, now, &mut self.surroundings);
             }
             // After the inputs: a late heartbeat that is here already shall count.
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                self.core.handle(Input::Tick, now);
+                self.round.handle(Input::Tick, now, &mut self.surroundings);
             }
-            self.turn(&mut gate, &mut commits, &mut stopping);
+            self.turn();
             self.beat.end();
         }
         Ended {
-            keeper: self.keeper,
-            pipes: self.pipes,
+            keeper: self.surroundings.keeper,
+            pipes: self.surroundings.pipes,
         }
     }
 
-    fn turn(
-        &mut self,
-        gate: &mut Gate,
-        commits: &mut Vec<(CommitId, RecordSeq)>,
-        stopping: &mut bool,
-    ) {
-        let now = self.clock.now();
-        self.publisher.look();
-        self.core.dispatch(now);
-        if commits.len() < COMMITS_MAX
-            && let Some(commit) = self.core.take_commit(now)
-        {
-            commits.push((commit.id, commit.through));
-            let id = commit.id;
-            self.keeper.ask(Task::Commit(id, stored(commit)));
-        }
-        while let Some(gated) = self.core.poll_effect() {
-            if let Some(effect) = gate.admit(gated) {
-                self.carry_out(effect, stopping);
-            }
-        }
+    fn turn(&mut self) {
+        self.surroundings.publisher.look();
+        self.round.turn(self.clock.now(), &mut self.surroundings);
+    }
+}
+
+impl Outside for Surroundings {
+    fn commit(&mut self, commit: Commit) {
+        let id = commit.id;
+        self.keeper.ask(Task::Commit(id, stored(commit)));
     }
 
-    fn carry_out(&mut self, effect: Effect, stopping: &mut bool) {
+    fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::ToClient {
                 client,
@@ -137,10 +110,13 @@ impl Engine {
             Effect::ClosePipe { pipe } => self.pipes.close(pipe),
             Effect::ReadPage { log, page } => self.keeper.ask(Task::Read(log, page)),
             Effect::Publish(event) => self.publisher.publish(event),
-            Effect::Stop => *stopping = true,
+            // The round ends; there is nothing to do about it here.
+            Effect::Stop => {}
         }
     }
+}
 
+impl Surroundings {
     /// Adds to an answer what only the shell knows.
     fn complete(&self, message: &mut Message) {
         let Message::Answer(answer) = message else {
@@ -164,7 +140,8 @@ impl Engine {
     }
 }
 
-fn stored(commit: Commit) -> storage::Commit {
+/// A commit as stores take it.
+pub(crate) fn stored(commit: Commit) -> storage::Commit {
     let mut stored = storage::Commit::new();
     for (log, page, bytes) in commit.put {
         stored.put(log, page, bytes.into());

@@ -92,7 +92,7 @@ pub(crate) async fn subscribe(
 }
 
 /// Why a message was dropped.
-enum Refused {
+pub(crate) enum Refused {
     Malformed(String),
     Unexpected(carbontube_protocol::Kind),
 }
@@ -112,7 +112,7 @@ impl Refused {
     }
 }
 
-fn read_pulled(frames: &Message, limits: &Limits) -> Result<Input, Refused> {
+pub(crate) fn read_pulled(frames: &Message, limits: &Limits) -> Result<Input, Refused> {
     let malformed = |error: carbontube_protocol::DecodeError| Refused::Malformed(error.to_string());
     if let [frame] = &frames[..] {
         let mut message = original::decode_message(frame, limits).map_err(malformed)?;
@@ -138,7 +138,7 @@ fn read_pulled(frames: &Message, limits: &Limits) -> Result<Input, Refused> {
     }
 }
 
-fn read_event(frames: &Message, limits: &Limits) -> Result<Input, Refused> {
+pub(crate) fn read_event(frames: &Message, limits: &Limits) -> Result<Input, Refused> {
     let malformed = |error: carbontube_protocol::DecodeError| Refused::Malformed(error.to_string());
     if let [topic, frame] = &frames[..] {
         let event = original::decode_event(topic, frame, limits).map_err(malformed)?;

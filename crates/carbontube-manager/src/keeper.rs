@@ -176,6 +176,19 @@ pub(crate) fn recover(
     options: CoreOptions,
     now: Timestamp,
 ) -> Result<Core, StartError> {
+    let fresh = ManagerId::generate();
+    recover_as(store, definition, options, now, fresh, fastrand::u64(..))
+}
+
+/// As [`recover`], with what is random given: the id of a new journal, and the jitter's seed.
+pub(crate) fn recover_as(
+    store: &mut dyn Store,
+    definition: PipelineDefinition,
+    options: CoreOptions,
+    now: Timestamp,
+    fresh: ManagerId,
+    seed: u64,
+) -> Result<Core, StartError> {
     let place = store.place().to_owned();
     let refused = |error: crate::core::RecoverError| StartError::Recovery {
         place: place.clone(),
@@ -204,9 +217,7 @@ pub(crate) fn recover(
             .map_err(|source| StartError::Journal { source })?;
         result.map_err(refused)?;
     }
-    recovery
-        .finish(now, ManagerId::generate(), fastrand::u64(..))
-        .map_err(refused)
+    recovery.finish(now, fresh, seed).map_err(refused)
 }
 
 #[cfg(test)]

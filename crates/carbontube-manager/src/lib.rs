@@ -19,6 +19,7 @@ mod persistence;
 mod pipes;
 mod publisher;
 mod queue;
+mod round;
 mod stop;
 mod tally;
 #[cfg(feature = "testing")]

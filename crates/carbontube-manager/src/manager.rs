@@ -15,7 +15,7 @@ use crate::api::{self, Clients};
 use crate::clock::Clock;
 use crate::codecs::WorkerCodecs;
 use crate::core::{Core, Input};
-use crate::engine::{self, Ended, Engine};
+use crate::engine::{self, Ended, Engine, Surroundings};
 use crate::error::{RunError, SocketRole, StartError};
 use crate::intake;
 use crate::keeper::{self, Keeper};
@@ -23,6 +23,7 @@ use crate::options::{ManagerAddresses, ManagerOptions};
 use crate::pipes::Pipes;
 use crate::publisher::{self, Publisher};
 use crate::queue::InputQueue;
+use crate::round::Round;
 use crate::stop::{Stopper, stop};
 use crate::tally::Tally;
 use crate::watchdog::{self, Beat};
@@ -229,17 +230,19 @@ impl Manager {
         ];
         let pipes = Pipes::new(options.transport, codecs, queue.clone(), tally.clone());
         let engine = Engine {
-            core,
+            round: Round::new(core),
             clock,
             queue: queue.clone(),
-            keeper,
-            pipes,
-            answers,
-            publisher: publisher.clone(),
-            tally,
-            addresses: addresses.clone(),
-            place,
             beat,
+            surroundings: Surroundings {
+                keeper,
+                pipes,
+                answers,
+                publisher: publisher.clone(),
+                tally,
+                addresses: addresses.clone(),
+                place,
+            },
         };
         engine::spawn(engine, fatal_sender, ended_sender).map_err(|source| StartError::Thread {
             name: "core",

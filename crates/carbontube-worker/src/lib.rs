@@ -64,6 +64,8 @@ mod runner;
 mod session;
 mod shared;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod worker;
 
 pub use carbontube_protocol::message::{FailureKind, LogLevel};

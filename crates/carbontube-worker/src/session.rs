@@ -7,6 +7,9 @@
 //! Invariant: the attempts held and how far each manager's messages were received change
 //! together, so that a heartbeat is always a consistent picture.
 
+// Public for the simulator alone.
+#![cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -23,7 +26,7 @@ mod outgoing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use outgoing::Outgoing;
+pub use outgoing::Outgoing;
 use outgoing::Route;
 
 /// Managers remembered at once.
@@ -45,67 +48,79 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 
 /// One attempt of one manager: epochs and counters are unique for a manager only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
+pub struct Key {
     manager: u8,
-    pub(crate) attempt: AttemptId,
+    /// The attempt, as its manager numbers it.
+    pub attempt: AttemptId,
 }
 
 /// What the worker is.
 #[derive(Clone, Debug)]
-pub(crate) struct Profile {
-    pub(crate) worker: WorkerId,
-    pub(crate) job_type: JobType,
+pub struct Profile {
+    /// This incarnation.
+    pub worker: WorkerId,
+    /// What it runs.
+    pub job_type: JobType,
     /// Connections that results can be sent on.
-    pub(crate) routes: usize,
+    pub routes: usize,
     /// Whether a device spreads work over several workers.
-    pub(crate) shared_address: bool,
+    pub shared_address: bool,
     /// Overrides what a dispatch says.
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) limits: Limits,
+    pub timeout: Option<Duration>,
+    /// Limits on what managers send.
+    pub limits: Limits,
 }
 
 /// What the shell must do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Effects {
+pub struct Effects {
     /// Wake so many runners: there is something to start.
-    pub(crate) start: usize,
+    pub start: usize,
     /// There is something to send.
-    pub(crate) send: bool,
+    pub send: bool,
     /// Publish a heartbeat at once.
-    pub(crate) heartbeat: bool,
+    pub heartbeat: bool,
     /// Stop these running attempts.
-    pub(crate) cancel: Vec<Key>,
+    pub cancel: Vec<Key>,
     /// A manager wants the worker to drain.
-    pub(crate) drain: bool,
+    pub drain: bool,
     /// There is an earlier deadline than the shell knows of.
-    pub(crate) deadline: bool,
+    pub deadline: bool,
     /// Something ended or was acknowledged: a draining worker looks whether it may go.
-    pub(crate) settled: bool,
+    pub settled: bool,
 }
 
 /// An attempt to run now.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Started {
-    pub(crate) key: Key,
-    pub(crate) pipeline: PipelineName,
-    pub(crate) work: DispatchedJob,
+pub struct Started {
+    /// Its key, for [`Session::finish`].
+    pub key: Key,
+    /// The pipeline.
+    pub pipeline: PipelineName,
+    /// What was dispatched.
+    pub work: DispatchedJob,
 }
 
 /// How an attempt ended, merged and ready to send.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Finished {
-    pub(crate) outcome: Outcome,
+pub struct Finished {
+    /// Success or how it failed.
+    pub outcome: Outcome,
     /// The merged instructions; empty when unchanged.
-    pub(crate) instructions: Bytes,
-    pub(crate) started_at: Timestamp,
+    pub instructions: Bytes,
+    /// When it started.
+    pub started_at: Timestamp,
 }
 
 /// How much is held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Load {
-    pub(crate) queued: usize,
-    pub(crate) running: usize,
-    pub(crate) done: usize,
+pub struct Load {
+    /// Attempts that wait for a slot.
+    pub queued: usize,
+    /// Attempts that run.
+    pub running: usize,
+    /// Attempts whose results are not acknowledged.
+    pub done: usize,
 }
 
 #[derive(Debug)]
@@ -146,7 +161,7 @@ struct Done {
 
 /// The state of a worker.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub struct Session {
     profile: Profile,
     state: WorkerState,
     managers: Vec<Manager>,
@@ -168,7 +183,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(profile: Profile) -> Self {
+    /// A worker that knows no manager yet.
+    pub fn new(profile: Profile) -> Self {
         let routes = (0..profile.routes).map(|_| Route::default()).collect();
         Session {
             profile,
@@ -191,35 +207,37 @@ impl Session {
     }
 
     /// Takes what the shell must do since the last time.
-    pub(crate) fn take_effects(&mut self) -> Effects {
+    pub fn take_effects(&mut self) -> Effects {
         std::mem::take(&mut self.effects)
     }
 
-    pub(crate) fn load(&self) -> Load {
+    /// How much is held.
+    pub fn load(&self) -> Load {
         self.load
     }
 
-    pub(crate) fn state(&self) -> WorkerState {
+    /// Whether it drains.
+    pub fn state(&self) -> WorkerState {
         self.state
     }
 
     /// How many attempts succeeded and failed here.
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    pub fn counts(&self) -> (u64, u64) {
         (self.success_count, self.failed_count)
     }
 
     /// Messages of managers' former lives, ignored.
-    pub(crate) fn stale_count(&self) -> u64 {
+    pub fn stale_count(&self) -> u64 {
         self.stale_count
     }
 
     /// Results given up: sent often enough, and no acknowledgement can be relied on.
-    pub(crate) fn unacknowledged_count(&self) -> u64 {
+    pub fn unacknowledged_count(&self) -> u64 {
         self.unacknowledged_count
     }
 
     /// Takes a message that came from a manager. Tells whether it is one that managers send.
-    pub(crate) fn receive(&mut self, message: Message, codec: Codec, now: Timestamp) -> bool {
+    pub fn receive(&mut self, message: Message, codec: Codec, now: Timestamp) -> bool {
         match message {
             Message::Hello(hello) => self.receive_hello(&hello, codec, now),
             Message::Dispatch(dispatch) => self.receive_dispatch(dispatch, codec, now),
@@ -485,7 +503,7 @@ impl Session {
     }
 
     /// Takes the next attempt to run, unless too many results wait for their acknowledgement.
-    pub(crate) fn start_next(&mut self, now: Timestamp) -> Option<Started> {
+    pub fn start_next(&mut self, now: Timestamp) -> Option<Started> {
         if self.is_full() {
             return None;
         }
@@ -524,7 +542,7 @@ impl Session {
 
     /// Takes the end of an attempt. One that was already reported (as timed out) or
     /// handed back is ignored.
-    pub(crate) fn finish(&mut self, key: Key, finished: Finished, now: Timestamp) {
+    pub fn finish(&mut self, key: Key, finished: Finished, now: Timestamp) {
         self.effects.settled = true;
         let Some(entry) = self.held.get_mut(&key) else {
             return;
@@ -567,7 +585,7 @@ impl Session {
     }
 
     /// Running attempts whose time is over. The shell stops them and reports their end.
-    pub(crate) fn expired(&mut self, now: Timestamp, looks_again_at: Timestamp) -> Vec<Key> {
+    pub fn expired(&mut self, now: Timestamp, looks_again_at: Timestamp) -> Vec<Key> {
         let mut expired = Vec::new();
         while let Some(&(deadline, key)) = self.deadlines.first() {
             if deadline > now {
@@ -593,12 +611,12 @@ impl Session {
     }
 
     /// When to look at the deadlines next, as the last call of [`expired`](Self::expired) found.
-    pub(crate) fn looks_at(&self) -> Timestamp {
+    pub fn looks_at(&self) -> Timestamp {
         self.looks_at
     }
 
     /// Takes no more work and hands back what has not started.
-    pub(crate) fn drain(&mut self) {
+    pub fn drain(&mut self) {
         if self.state == WorkerState::Draining {
             return;
         }
@@ -610,7 +628,7 @@ impl Session {
     }
 
     /// The grace period is over: hands back what still runs.
-    pub(crate) fn abandon_running(&mut self) {
+    pub fn abandon_running(&mut self) {
         self.hand_back_all(|state| matches!(state, State::Running { .. }));
     }
 
@@ -634,7 +652,7 @@ impl Session {
     }
 
     /// What is held, for a heartbeat.
-    pub(crate) fn held(&self) -> Vec<HeldFor> {
+    pub fn held(&self) -> Vec<HeldFor> {
         let mut lists: Vec<HeldFor> = self
             .managers
             .iter()
@@ -661,7 +679,7 @@ impl Session {
     }
 
     /// How often a heartbeat is due: several times within the shortest patience.
-    pub(crate) fn heartbeat_interval(&self) -> Duration {
+    pub fn heartbeat_interval(&self) -> Duration {
         let patience = self.managers.iter().filter_map(|m| m.timeout).min();
         patience.map_or(HEARTBEAT, |patience| {
             (patience / 4).clamp(HEARTBEAT_MIN, HEARTBEAT)
@@ -669,7 +687,7 @@ impl Session {
     }
 
     /// The codec for what goes to everyone: JSON as soon as one manager speaks it.
-    pub(crate) fn codec(&self) -> Codec {
+    pub fn codec(&self) -> Codec {
         let json = self.managers.iter().any(|m| m.codec == Codec::Json);
         if json { Codec::Json } else { Codec::Bincode }
     }

@@ -17,6 +17,8 @@ mod query;
 mod record;
 mod recovery;
 mod results;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod waits;

@@ -27,11 +27,13 @@ const HAND_BACKS_MAX: usize = 256;
 
 /// A message to send on a route.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Outgoing {
-    pub(crate) message: Message,
-    pub(crate) codec: Codec,
+pub struct Outgoing {
+    /// The message.
+    pub message: Message,
+    /// The codec that its receiver speaks.
+    pub codec: Codec,
     /// The results in it, for [`Session::sent`].
-    pub(crate) keys: Vec<Key>,
+    pub keys: Vec<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +120,7 @@ impl Session {
     }
 
     /// A route was connected again: what was written to the old connection may be lost.
-    pub(crate) fn reconnected(&mut self, route: usize) {
+    pub fn reconnected(&mut self, route: usize) {
         let sent = |(key, entry): (&Key, &Entry)| match &entry.state {
             State::Done(done) if done.sent_at.is_some() => Some(*key),
             _ => None,
@@ -132,7 +134,7 @@ impl Session {
     }
 
     /// Takes the next message for a route.
-    pub(crate) fn take_outgoing(&mut self, route: usize) -> Option<Outgoing> {
+    pub fn take_outgoing(&mut self, route: usize) -> Option<Outgoing> {
         if let Some((codec, hand_back)) = self.routes[route].hand_backs.pop_front() {
             return Some(Outgoing {
                 message: hand_back.into(),
@@ -202,7 +204,7 @@ impl Session {
     }
 
     /// A message was handed to the network.
-    pub(crate) fn sent(&mut self, keys: &[Key], now: Timestamp) {
+    pub fn sent(&mut self, keys: &[Key], now: Timestamp) {
         for key in keys {
             if let Some(Entry {
                 state: State::Done(done),
@@ -216,7 +218,7 @@ impl Session {
     }
 
     /// Looks for results that wait too long for their acknowledgement.
-    pub(crate) fn tick(&mut self, now: Timestamp) {
+    pub fn tick(&mut self, now: Timestamp) {
         let mut again = Vec::new();
         let mut given_up = Vec::new();
         for (key, entry) in &self.held {
@@ -248,7 +250,7 @@ impl Session {
     }
 
     /// Says the last word on every route, after all that waits there.
-    pub(crate) fn goodbye(&mut self) {
+    pub fn goodbye(&mut self) {
         for route in &mut self.routes {
             route.goodbye = true;
         }

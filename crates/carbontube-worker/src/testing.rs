@@ -1,0 +1,5 @@
+//! The worker's decisions, opened for the simulator: [`Session`] and what goes with it.
+//!
+//! Behind the feature `testing`, which nothing that is released enables.
+
+pub use crate::session::{Effects, Finished, Key, Load, Outgoing, Profile, Session, Started};
