@@ -1,18 +1,18 @@
 //! The client itself: connecting, enqueueing, asking, administering.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carbontube_protocol::message::{
-    Answer, EndedJob, JobDetail, JobFilter, JobView, ManagerInfo, Query, QueryRequest, Selector,
-    Stats, WorkerView,
+    Answer, EndedJob, JobDetail, JobFilter, JobView, ManagerInfo, Query, Selector, Stats,
+    WorkerView,
 };
-use carbontube_protocol::{JobId, JobType, Message, PipelineName, WorkerId};
+use carbontube_protocol::{JobId, JobType, PipelineName, WorkerId};
 use carbontube_transport::{Address, CloseOutcome, init_runtime};
 use serde::Serialize;
 
-use crate::conversation::{Condition, Conversation, State};
+use crate::conversation::{Conversation, limit};
+use crate::core::Links;
 use crate::enqueuer::{Enqueuer, deliver};
 use crate::link::attend;
 use crate::waiting::EndedStream;
@@ -86,21 +86,22 @@ impl PipelineClient {
             _ending: Arc::new(Ending(conversation.clone())),
             conversation,
         };
+        async_std::task::spawn(client.conversation.clone().keep_time());
         for index in 0..addresses.len() {
             async_std::task::spawn(attend(client.conversation.clone(), index));
         }
         let conversation = &client.conversation;
-        let waited = match conversation.reached(deadline, first_answer).await {
+        let waited = match conversation.reached(deadline, Links::first_answer).await {
             Some(true) => return Ok(client),
             Some(false) => None,
             None => Some(started.elapsed()),
         };
         // Beside a pull address, the others need not answer.
-        if !conversation.lock().pushes.is_empty() {
+        if conversation.links(Links::has_push) {
             return Ok(client);
         }
-        let tried = conversation.tried();
-        let code = shared_code(&conversation.lock());
+        let tried = conversation.links(Links::tried);
+        let code = conversation.links(Links::shared_code);
         Err(match waited {
             Some(waited) if code.is_none() => ClientError::NotConnected { waited, tried },
             _ => ClientError::Refused { code, tried },
@@ -110,12 +111,12 @@ impl PipelineClient {
     /// Whether enqueueing is confirmed: there is an api address. With pull addresses
     /// only, jobs are handed over, and nobody says whether they arrived.
     pub fn is_confirmed(&self) -> bool {
-        self.conversation.has_api()
+        self.conversation.links(Links::has_api)
     }
 
     /// Whether a manager answers at this moment.
     pub fn is_connected(&self) -> bool {
-        self.conversation.is_live()
+        self.conversation.links(|links| links.active().is_some())
     }
 
     /// The options that the client was made with.
@@ -133,7 +134,7 @@ impl PipelineClient {
         job: NewJob,
     ) -> Result<Receipt, ClientError> {
         job.check(&self.options().limits)?;
-        let receipts = deliver(&self.conversation, pipeline, &[job]).await?;
+        let receipts = deliver(&self.conversation, pipeline, vec![job]).await?;
         let receipt = receipts.into_iter().next();
         receipt.expect("one job has one receipt").or_rejected()
     }
@@ -209,7 +210,7 @@ impl PipelineClient {
         pipeline: &PipelineName,
         ids: impl IntoIterator<Item = JobId>,
     ) -> Result<EndedStream, ClientError> {
-        EndedStream::new(self.conversation.clone(), pipeline, ids)
+        EndedStream::new(&self.conversation, pipeline, ids)
     }
 
     /// Asks anything; the answer is whatever belongs to the query.
@@ -221,17 +222,7 @@ impl PipelineClient {
     }
 
     async fn ask(&self, what: &'static str, query: Query) -> Result<Answer, ClientError> {
-        let build = |request| {
-            let query = query.clone();
-            Message::from(QueryRequest { request, query })
-        };
-        match self.conversation.insist(what, build).await? {
-            Message::Answer(answer) => Ok(answer.answer),
-            other => Err(ClientError::Answer {
-                what,
-                reason: format!("it is of kind {:?}", other.kind()),
-            }),
-        }
+        self.conversation.ask(what, query).await
     }
 
     /// Who the manager is.
@@ -363,7 +354,7 @@ impl PipelineClient {
     /// When messages handed over were not written to the network in time.
     pub async fn close(self, linger: Duration) -> Result<(), ClientError> {
         self.conversation.close();
-        let pushes = std::mem::take(&mut self.conversation.lock().pushes);
+        let pushes = self.conversation.take_pushes();
         let deadline = Instant::now() + linger;
         let mut undelivered = 0;
         for mut push in pushes {
@@ -393,35 +384,6 @@ impl PipelineClient {
         }
         Ok(())
     }
-}
-
-/// Whether there is somebody to talk to; `None` while that is not known.
-fn first_answer(state: &State) -> Option<bool> {
-    let is = |wanted: fn(&Condition) -> bool| {
-        let mut conditions = state.links.iter().map(|link| &link.condition);
-        (conditions.clone().any(wanted), conditions.all(wanted))
-    };
-    if is(|condition| matches!(condition, Condition::Live)).0 {
-        return Some(true);
-    }
-    let (some_push, _) = is(|condition| matches!(condition, Condition::Push));
-    let (_, all_settled) =
-        is(|condition| matches!(condition, Condition::Push | Condition::Refused(..)));
-    all_settled.then_some(some_push)
-}
-
-/// The code that every refusal gave.
-fn shared_code(state: &State) -> Option<carbontube_protocol::message::Code> {
-    let mut codes = state.links.iter().filter_map(|link| match &link.condition {
-        Condition::Refused(code, _) => Some(*code),
-        _ => None,
-    });
-    let first = codes.next()??;
-    codes.all(|code| code == Some(first)).then_some(first)
-}
-
-async fn limit<T>(timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
-    crate::conversation::until(Instant::now() + timeout, work).await
 }
 
 fn unfit(what: &'static str, answer: &Answer) -> ClientError {

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
-use async_std::task::JoinHandle;
-use carbontube_protocol::message::{self, EnqueueOutcome};
-use carbontube_protocol::{Message, PipelineName, encode};
+use carbontube_protocol::{Message, PipelineName, encode, message};
 use carbontube_transport::Reason;
 use futures_lite::future;
 
-use crate::conversation::{Conversation, is_passing, until};
-use crate::options::Pauses;
+use crate::conversation::{Call, Conversation, until};
+use crate::core::{Links, News, Pauses, Window};
 use crate::{ClientError, NewJob, Receipt};
 
 /// Enqueues a stream of jobs in batches.
@@ -24,17 +22,9 @@ use crate::{ClientError, NewJob, Receipt};
 pub struct Enqueuer {
     conversation: Arc<Conversation>,
     pipeline: PipelineName,
-    batch: Vec<NewJob>,
-    batch_bytes: usize,
-    window: VecDeque<Outstanding>,
-    window_bytes: usize,
+    window: Window,
+    calls: VecDeque<Call>,
     receipts: Vec<Receipt>,
-}
-
-#[derive(Debug)]
-struct Outstanding {
-    bytes: usize,
-    work: JoinHandle<Result<Vec<Receipt>, ClientError>>,
 }
 
 impl Enqueuer {
@@ -42,10 +32,8 @@ impl Enqueuer {
         Enqueuer {
             conversation,
             pipeline,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            window: VecDeque::new(),
-            window_bytes: 0,
+            window: Window::default(),
+            calls: VecDeque::new(),
             receipts: Vec::new(),
         }
     }
@@ -57,19 +45,16 @@ impl Enqueuer {
     /// the enqueuer goes on), or when an earlier batch failed: its jobs may or may not
     /// have been accepted.
     pub async fn add(&mut self, job: NewJob) -> Result<(), ClientError> {
-        let options = &self.conversation.options;
+        let conversation = self.conversation.clone();
+        let options = &conversation.options;
         job.check(&options.limits)?;
-        let bytes = job.instructions_bytes();
-        if !self.batch.is_empty() && self.batch_bytes + bytes > options.batch_bytes_max {
+        if self
+            .window
+            .is_too_small_for(job.instructions_bytes(), options)
+        {
             self.send_batch().await?;
         }
-        self.batch_bytes += bytes;
-        self.batch.push(job);
-        let options = &self.conversation.options;
-        let jobs_max = options
-            .batch_jobs_max
-            .clamp(1, options.limits.batch_jobs_max);
-        if self.batch.len() >= jobs_max {
+        if self.window.add(job, options) {
             self.send_batch().await?;
         }
         Ok(())
@@ -81,10 +66,10 @@ impl Enqueuer {
     /// As [`add`](Self::add), when a batch failed. Later batches may have succeeded:
     /// call it again for their receipts.
     pub async fn flush(&mut self) -> Result<(), ClientError> {
-        if !self.batch.is_empty() {
+        if !self.window.batch().is_empty() {
             self.send_batch().await?;
         }
-        while !self.window.is_empty() {
+        while !self.calls.is_empty() {
             self.settle_oldest().await?;
         }
         Ok(())
@@ -97,127 +82,78 @@ impl Enqueuer {
 
     /// How many batches wait for their answer.
     pub fn outstanding_batches(&self) -> usize {
-        self.window.len()
+        self.calls.len()
     }
 
     async fn send_batch(&mut self) -> Result<(), ClientError> {
+        let conversation = self.conversation.clone();
         // What is answered already makes room without waiting.
-        while let Some(oldest) = self.window.front_mut() {
-            match future::poll_once(&mut oldest.work).await {
-                Some(result) => self.take_in(result)?,
-                None => break,
-            }
-        }
-        let options = self.conversation.options.clone();
-        while !self.window.is_empty()
-            && (self.window.len() >= options.window_batches_max.max(1)
-                || self.window_bytes + self.batch_bytes > options.window_bytes_max)
+        while let Some(oldest) = self.calls.front()
+            && let Some(news) = future::poll_once(oldest.news()).await
         {
+            self.take_in(news)?;
+        }
+        while !self.window.has_room(&conversation.options) {
             self.settle_oldest().await?;
         }
-        let batch = std::mem::take(&mut self.batch);
-        let bytes = std::mem::take(&mut self.batch_bytes);
-        let conversation = self.conversation.clone();
-        let pipeline = self.pipeline.clone();
-        let work =
-            async_std::task::spawn(async move { deliver(&conversation, &pipeline, &batch).await });
-        self.window_bytes += bytes;
-        self.window.push_back(Outstanding { bytes, work });
+        if !conversation.links(Links::has_api) {
+            let receipts = hand_over(&conversation, &self.pipeline, self.window.batch()).await?;
+            self.window.send();
+            self.window.settled();
+            self.receipts.extend(receipts);
+            return Ok(());
+        }
+        let jobs = self.window.send();
+        let call = conversation.call(|core, now| core.enqueue(&self.pipeline, jobs, now));
+        match call {
+            Ok(call) => self.calls.push_back(call),
+            Err(error) => {
+                self.window.settled();
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
     async fn settle_oldest(&mut self) -> Result<(), ClientError> {
-        if let Some(oldest) = self.window.front_mut() {
-            let result = (&mut oldest.work).await;
-            self.take_in(result)?;
+        if let Some(oldest) = self.calls.front() {
+            let news = oldest.news().await;
+            self.take_in(news)?;
         }
         Ok(())
     }
 
-    fn take_in(&mut self, result: Result<Vec<Receipt>, ClientError>) -> Result<(), ClientError> {
-        if let Some(oldest) = self.window.pop_front() {
-            self.window_bytes -= oldest.bytes;
+    fn take_in(&mut self, news: Result<News, ClientError>) -> Result<(), ClientError> {
+        self.calls.pop_front();
+        self.window.settled();
+        if let News::Enqueued(receipts) = news? {
+            self.receipts.extend(receipts);
         }
-        self.receipts.extend(result?);
         Ok(())
+    }
+}
+
+impl Drop for Enqueuer {
+    fn drop(&mut self) {
+        // What was sent as a batch is enqueued, also when nobody asks for the receipts.
+        self.calls.drain(..).for_each(Call::detach);
     }
 }
 
 /// Enqueues one batch and returns a receipt for each job.
-///
-/// Jobs that the manager was too busy for are sent again, alone, until the timeout.
 pub(crate) async fn deliver(
     conversation: &Arc<Conversation>,
     pipeline: &PipelineName,
-    jobs: &[NewJob],
+    jobs: Vec<NewJob>,
 ) -> Result<Vec<Receipt>, ClientError> {
-    const WHAT: &str = "enqueueing";
-    if !conversation.has_api() {
-        return hand_over(conversation, pipeline, jobs).await;
+    if !conversation.links(Links::has_api) {
+        return hand_over(conversation, pipeline, &jobs).await;
     }
-    let started = Instant::now();
-    let mut pauses = Pauses::new(&conversation.options.busy_retry);
-    let mut receipts: Vec<Option<Receipt>> = vec![None; jobs.len()];
-    let mut open: Vec<usize> = (0..jobs.len()).collect();
-    loop {
-        let build = |request| {
-            Message::from(message::Enqueue {
-                request,
-                pipeline: pipeline.clone(),
-                jobs: open.iter().map(|at| jobs[*at].to_message()).collect(),
-            })
-        };
-        let refusal = match conversation.ask(WHAT, started, build).await? {
-            Message::Enqueued(enqueued) => {
-                take_outcomes(enqueued.outcomes, jobs, &mut open, &mut receipts)?;
-                None
-            }
-            Message::Refusal(refusal) => Some(refusal),
-            other => {
-                return Err(ClientError::Answer {
-                    what: WHAT,
-                    reason: format!("it is of kind {:?}", other.kind()),
-                });
-            }
-        };
-        let pause = pauses.take_before(started, conversation.options.timeout);
-        match (refusal, pause) {
-            (Some(refusal), pause) if pause.is_none() || !is_passing(refusal.code) => {
-                return Err(ClientError::Refusal {
-                    what: WHAT,
-                    code: refusal.code,
-                    message: refusal.message,
-                });
-            }
-            (_, Some(pause)) if !open.is_empty() => Timer::after(pause).await,
-            // Each job has a receipt: those still open have the last rejection.
-            _ => return Ok(receipts.into_iter().flatten().collect()),
-        };
+    let call = conversation.call(|core, now| core.enqueue(pipeline, jobs, now))?;
+    match call.news().await? {
+        News::Enqueued(receipts) => Ok(receipts),
+        _ => Err(ClientError::Closed),
     }
-}
-
-/// Keeps the outcomes; leaves those open that may pass.
-fn take_outcomes(
-    outcomes: Vec<EnqueueOutcome>,
-    jobs: &[NewJob],
-    open: &mut Vec<usize>,
-    receipts: &mut [Option<Receipt>],
-) -> Result<(), ClientError> {
-    if outcomes.len() != open.len() {
-        return Err(ClientError::Answer {
-            what: "enqueueing",
-            reason: format!("{} outcomes for {} jobs", outcomes.len(), open.len()),
-        });
-    }
-    let mut still_open = Vec::new();
-    for (at, outcome) in open.iter().zip(outcomes) {
-        if matches!(&outcome, EnqueueOutcome::Rejected { code, .. } if is_passing(*code)) {
-            still_open.push(*at);
-        }
-        receipts[*at] = Some(jobs[*at].receipt(outcome));
-    }
-    *open = still_open;
-    Ok(())
 }
 
 /// Hands jobs to the first pull address that takes them.
@@ -235,13 +171,13 @@ async fn hand_over(
     let mut message = encode(&enqueue, conversation.options.codec);
     let started = Instant::now();
     let send = async {
+        let mut rng = fastrand::Rng::new();
         let mut pauses = Pauses::new(&(Duration::from_millis(1)..=Duration::from_millis(50)));
         loop {
             if conversation.is_closed() {
                 return Err(ClientError::Closed);
             }
-            let pushes = conversation.lock().pushes.clone();
-            for push in pushes {
+            for push in conversation.pushes() {
                 let rejected = match push.try_send(message) {
                     Ok(()) => return Ok(()),
                     Err(rejected) => rejected,
@@ -251,7 +187,7 @@ async fn hand_over(
                 }
                 message = rejected.message;
             }
-            Timer::after(pauses.take()).await;
+            Timer::after(pauses.take(&mut rng)).await;
         }
     };
     match until(started + conversation.options.timeout, send).await {

@@ -33,12 +33,16 @@ impl NewJob {
 
     /// A job with instructions that are JSON already; they are checked when enqueued.
     pub fn from_json(instructions: impl Into<Bytes>) -> Self {
+        Self::made_up(JobId::generate(), instructions.into())
+    }
+
+    pub(crate) fn made_up(id: JobId, instructions: Bytes) -> Self {
         NewJob {
-            id: JobId::generate(),
+            id,
             id_is_given: false,
             delay: Duration::ZERO,
             traceparent: None,
-            instructions: instructions.into(),
+            instructions,
         }
     }
 

@@ -23,12 +23,15 @@
 
 mod client;
 mod conversation;
+mod core;
 mod enqueuer;
 mod error;
 mod events;
 mod job;
 mod link;
 mod options;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod waiting;
 
 pub use carbontube_protocol as protocol;

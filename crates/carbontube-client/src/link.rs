@@ -5,7 +5,7 @@ use std::sync::Arc;
 use carbontube_transport::{Dealer, DialError, Dialled, LinkState, dial};
 use futures_lite::future;
 
-use crate::conversation::{Condition, Conversation};
+use crate::conversation::Conversation;
 
 /// Dials an address for as long as it takes, then carries what is to be said there.
 ///
@@ -16,7 +16,7 @@ pub(crate) async fn attend(conversation: Arc<Conversation>, index: usize) {
 }
 
 async fn work(conversation: &Conversation, index: usize) {
-    let address = conversation.lock().links[index].address.clone();
+    let address = conversation.links(|links| links.address(index).clone());
     let options = &conversation.options;
     loop {
         let found = dial(
@@ -34,16 +34,17 @@ async fn work(conversation: &Conversation, index: usize) {
                 return;
             }
             Ok(Dialled::Push(push)) => {
-                conversation.lock().pushes.push(Arc::new(push));
-                conversation.settle(index, Condition::Push);
+                conversation.add_push(push);
+                conversation.happen(|core, now| core.handle_pull_address(index, now));
                 return;
             }
             Err(DialError::NotConnected(error)) => {
                 let met = error.last_error.unwrap_or_else(|| "no answer".to_owned());
-                conversation.disconnected(index, met);
+                conversation.happen(|core, now| core.handle_disconnected(index, met, now));
             }
             Err(error) => {
-                conversation.settle(index, Condition::Refused(None, error.to_string()));
+                let met = error.to_string();
+                conversation.happen(|core, now| core.handle_useless(index, met, now));
                 return;
             }
         }
@@ -58,7 +59,7 @@ async fn work(conversation: &Conversation, index: usize) {
 async fn send(conversation: &Conversation, index: usize, dealer: &Dealer) {
     loop {
         let listener = conversation.listen();
-        match conversation.next_to_send(index) {
+        match conversation.next_message(index) {
             Some(message) => {
                 if let Err(rejected) = dealer.send(message).await {
                     log::warn!("a request could not be sent: {}", rejected.reason);
@@ -73,10 +74,12 @@ async fn watch(conversation: &Conversation, index: usize, dealer: &Dealer) {
     let mut events = dealer.events();
     loop {
         match events.changed().await {
-            LinkState::Connected { .. } => conversation.connected(index),
+            LinkState::Connected { .. } => {
+                conversation.happen(|core, now| core.handle_connected(index, now));
+            }
             LinkState::Disconnected { last_error } => {
                 let met = last_error.unwrap_or_else(|| "connection lost".to_owned());
-                conversation.disconnected(index, met);
+                conversation.happen(|core, now| core.handle_disconnected(index, met, now));
             }
             LinkState::Closed => return,
         }
@@ -85,6 +88,6 @@ async fn watch(conversation: &Conversation, index: usize, dealer: &Dealer) {
 
 async fn receive(conversation: &Conversation, index: usize, dealer: &Dealer) {
     while let Ok(frames) = dealer.recv().await {
-        conversation.received(index, &frames);
+        conversation.happen(|core, now| core.handle_message(index, &frames, now));
     }
 }

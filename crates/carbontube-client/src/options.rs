@@ -1,7 +1,7 @@
 //! What a client may be told about times, sizes and the codec.
 
 use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use carbontube_protocol::{Codec, Limits};
 
@@ -52,36 +52,5 @@ impl Default for ClientOptions {
             transport: carbontube_transport::Options::with_limits(&limits),
             limits,
         }
-    }
-}
-
-/// Pauses that double from the low to the high end of a range, with jitter.
-#[derive(Debug)]
-pub(crate) struct Pauses {
-    next: Duration,
-    longest: Duration,
-}
-
-impl Pauses {
-    pub(crate) fn new(range: &RangeInclusive<Duration>) -> Self {
-        Pauses {
-            next: *range.start(),
-            longest: *range.end(),
-        }
-    }
-
-    /// The next pause, when trying again after it makes sense: an answer needs some time
-    /// as well, and "busy" says more than "not confirmed".
-    pub(crate) fn take_before(&mut self, started: Instant, timeout: Duration) -> Option<Duration> {
-        let pause = self.take();
-        (started.elapsed() + pause < timeout.mul_f64(0.9)).then_some(pause)
-    }
-
-    /// The next pause: between half and all of what its turn allows, so that clients
-    /// that were refused together do not come back together.
-    pub(crate) fn take(&mut self) -> Duration {
-        let pause = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.next = (self.next * 2).min(self.longest);
-        pause
     }
 }
