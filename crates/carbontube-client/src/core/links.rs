@@ -144,8 +144,12 @@ impl Links {
             return;
         }
         let count = self.each.len();
-        let answers =
-            |link: &usize| matches!(self.each[*link].condition, Condition::Live { draining: true });
+        let answers = |link: &usize| {
+            matches!(
+                self.each[*link].condition,
+                Condition::Live { draining: true }
+            )
+        };
         self.active = (0..count)
             .find(|link| self.serves(*link))
             .or(self.active.filter(answers))

@@ -150,10 +150,7 @@ impl Core {
         if *self.links.condition(link) == Condition::Connected {
             let number = self.requests.take_number();
             self.links.set(link, Condition::Greeting(number));
-            return Some(encode(
-                &question(number, &Query::Info),
-                self.options.codec,
-            ));
+            return Some(encode(&question(number, &Query::Info), self.options.codec));
         }
         if self.links.active() != Some(link) {
             return None;
