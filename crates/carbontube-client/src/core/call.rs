@@ -6,6 +6,7 @@ use carbontube_protocol::message::{
     self, Answer, Code, EndedJob, EnqueueOutcome, Query, QueryRequest, Wait,
 };
 use carbontube_protocol::{JobId, Message, PipelineName, Timestamp};
+use fastrand::Rng;
 
 use super::Pauses;
 use crate::{ClientError, NewJob, Receipt};
@@ -82,6 +83,18 @@ impl Delivery {
             pipeline: self.pipeline.clone(),
             jobs: jobs.collect(),
         })
+    }
+
+    /// The same request for other jobs: a deliberate fault.
+    pub(super) fn renamed(&self, request: u64, rng: &mut Rng) -> Message {
+        let mut message = self.request(request);
+        if let Message::Enqueue(enqueue) = &mut message {
+            for job in &mut enqueue.jobs {
+                let bytes = rng.u128(..).to_le_bytes();
+                job.id = Some(JobId::from_uuid_bytes(bytes));
+            }
+        }
+        message
     }
 
     /// Keeps the outcomes; leaves those open that may pass. Says whether any of those is

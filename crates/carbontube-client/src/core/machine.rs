@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{Answer, Code, ManagerState, Query, Refusal};
 use carbontube_protocol::{
     Address, DecodeError, JobId, Message, PipelineName, Timestamp, decode, encode,
@@ -64,13 +65,13 @@ impl Core {
 
     /// A link has a new connection.
     pub fn handle_connected(&mut self, link: usize, now: Timestamp) {
-        self.requests.lost(link);
+        self.lose(link);
         self.set_link(link, Condition::Connected, now);
     }
 
     /// A link has no connection.
     pub fn handle_disconnected(&mut self, link: usize, met: String, now: Timestamp) {
-        self.requests.lost(link);
+        self.lose(link);
         // A refusal says more than the end of the connection that it came by.
         if !matches!(self.links.condition(link), Condition::Refused(..)) {
             self.set_link(link, Condition::Dialling(met), now);
@@ -480,6 +481,21 @@ impl Core {
     fn finish(&mut self, id: CallId, news: News) {
         self.forget(id);
         self.news.push_back((id, news));
+    }
+
+    fn lose(&mut self, link: usize) {
+        if mutation::is(Mutation::NewIdAtResend) {
+            for (number, id) in self.requests.at(link) {
+                if let Some(Call { task, .. }) = self.calls.get(&id)
+                    && let Task::Delivery(delivery) = task
+                {
+                    let message = delivery.renamed(number, &mut self.rng);
+                    let frames = encode(&message, self.options.codec);
+                    self.requests.replace(number, frames);
+                }
+            }
+        }
+        self.requests.lost(link);
     }
 
     fn set_link(&mut self, link: usize, condition: Condition, now: Timestamp) {

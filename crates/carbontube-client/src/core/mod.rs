@@ -19,6 +19,8 @@ mod links;
 mod machine;
 mod pauses;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use call::News;

@@ -66,8 +66,22 @@ impl Requests {
     /// The connection of a link ended: what went there and was not answered is sent
     /// again, under the same numbers and with the same ids.
     pub(super) fn lost(&mut self, link: usize) {
-        let lost = |pending: &Pending| pending.link == Some(link);
-        let numbers = self.pending.iter().filter(|(_, pending)| lost(pending));
-        self.unsent.extend(numbers.map(|(number, _)| number));
+        let lost = self.at(link);
+        self.unsent
+            .extend(lost.into_iter().map(|(number, _)| number));
+    }
+
+    /// What a link was given and has not answered.
+    pub(super) fn at(&self, link: usize) -> Vec<(u64, CallId)> {
+        let at = self.pending.iter();
+        let at = at.filter(|(_, pending)| pending.link == Some(link));
+        at.map(|(number, pending)| (*number, pending.call))
+            .collect()
+    }
+
+    pub(super) fn replace(&mut self, number: u64, frames: Vec<Bytes>) {
+        if let Some(pending) = self.pending.get_mut(&number) {
+            pending.frames = frames;
+        }
     }
 }
