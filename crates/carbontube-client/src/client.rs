@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carbontube_protocol::message::{
-    Answer, EndedJob, JobDetail, JobFilter, JobView, ManagerInfo, Query, Selector, Stats,
-    WorkerView,
+    Answer, EndedJob, FailureGroup, Found, JobDetail, JobFilter, JobSearch, JobView, Latencies,
+    ManagerInfo, Query, Selector, Series, Stats, Step, WorkerView,
 };
-use carbontube_protocol::{JobId, JobType, PipelineName, WorkerId};
+use carbontube_protocol::{JobId, JobType, PipelineName, Timestamp, WorkerId};
 use carbontube_transport::{Address, CloseOutcome, init_runtime};
 use serde::Serialize;
 
@@ -279,6 +279,72 @@ impl PipelineClient {
         }
     }
 
+    /// One step of a search over jobs, newest first; `after` is where the step before
+    /// ended.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn search(
+        &self,
+        search: JobSearch,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<Found, ClientError> {
+        let query = Query::Search {
+            search: Box::new(search),
+            after,
+            limit,
+        };
+        match self.ask("the search", query).await? {
+            Answer::Found(found) => Ok(found),
+            other => Err(unfit("the search", &other)),
+        }
+    }
+
+    /// The failed jobs in groups, the largest first.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn failures(&self) -> Result<Vec<FailureGroup>, ClientError> {
+        match self.ask("the failures", Query::Failures).await? {
+            Answer::Failures(groups) => Ok(groups),
+            other => Err(unfit("the failures", &other)),
+        }
+    }
+
+    /// The recent history in numbers: the latest `points` steps that began at `since` or
+    /// later.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn series(
+        &self,
+        step: Step,
+        since: Option<Timestamp>,
+        points: u32,
+    ) -> Result<Series, ClientError> {
+        let query = Query::Series {
+            step,
+            since,
+            points,
+        };
+        match self.ask("the series", query).await? {
+            Answer::Series(series) => Ok(*series),
+            other => Err(unfit("the series", &other)),
+        }
+    }
+
+    /// How long things took since the manager's start.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn latencies(&self) -> Result<Latencies, ClientError> {
+        match self.ask("the latencies", Query::Latencies).await? {
+            Answer::Latencies(latencies) => Ok(latencies),
+            other => Err(unfit("the latencies", &other)),
+        }
+    }
+
     /// Everything about one job.
     ///
     /// # Errors
@@ -394,6 +460,10 @@ fn unfit(what: &'static str, answer: &Answer) -> ClientError {
         Answer::Jobs { .. } => "jobs",
         Answer::Job(_) => "job",
         Answer::Changed { .. } => "changed",
+        Answer::Series(_) => "series",
+        Answer::Latencies(_) => "latencies",
+        Answer::Found(_) => "found",
+        Answer::Failures(_) => "failures",
     };
     ClientError::Answer {
         what,

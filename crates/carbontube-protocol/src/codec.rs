@@ -115,6 +115,8 @@ impl Body for message::QueryAnswer {
         match &self.answer {
             message::Answer::Jobs { jobs, .. } => jobs.len(),
             message::Answer::Workers(workers) => workers.len(),
+            message::Answer::Found(found) => found.jobs.len(),
+            message::Answer::Failures(groups) => groups.len(),
             _ => 0,
         }
     }

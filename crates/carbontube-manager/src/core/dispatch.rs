@@ -10,6 +10,7 @@ use carbontube_storage::Log;
 use super::job::JobNo;
 use super::machine::Core;
 use super::payload::Reason;
+use super::results::micros;
 use super::worker::{Held, Worker};
 use super::{Effect, PipeId, RecordSeq};
 
@@ -155,6 +156,13 @@ impl Core {
             counter: self.next_attempt,
         };
         self.next_attempt += 1;
+        if let Some(job) = self.jobs.job(no) {
+            let waited = micros(now.since(job.changed_at));
+            self.series.phases[usize::from(job.phase)].waited(waited);
+            if job.phase == 0 && job.tries == 0 {
+                self.series.total.waited(waited);
+            }
+        }
         self.jobs.transition(no, JobState::Running, now, |job| {
             job.attempt = Some((attempt, id));
         });

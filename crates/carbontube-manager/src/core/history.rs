@@ -59,6 +59,24 @@ impl History {
         })
     }
 
+    /// The ended jobs from a place back, newest first, each with its place.
+    pub(super) fn iter_back_from(
+        &self,
+        from: (PageSeq, usize),
+    ) -> impl Iterator<Item = ((PageSeq, usize), &JobId, &Entry)> {
+        let pages = self.pages.range(..=from.0).rev();
+        let places = pages.flat_map(move |(seq, page)| {
+            let most = if *seq == from.0 { from.1 } else { usize::MAX };
+            let ids = page.ids.iter().enumerate().rev();
+            let ids = ids.skip_while(move |(index, _)| *index > most);
+            ids.map(move |(index, id)| ((*seq, index), id))
+        });
+        places.filter_map(|(place, id)| {
+            let (id, entry) = self.index.get_key_value(id)?;
+            (entry.page == place.0).then_some((place, id, entry))
+        })
+    }
+
     /// A page of the log exists, whatever it holds.
     pub(super) fn put(&mut self, page: PageSeq, _bytes: u64) {
         self.pages.entry(page).or_default().stored = true;

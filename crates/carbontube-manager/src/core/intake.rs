@@ -127,6 +127,8 @@ impl Core {
         self.journal_job(no, &payload, true);
         self.payloads.offer(no, payload);
         self.totals.enqueued += 1;
+        self.series.total.arrived();
+        self.series.phases[0].arrived();
         self.publish_job(no, now, None);
         EnqueueOutcome::Accepted { id }
     }

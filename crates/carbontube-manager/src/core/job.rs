@@ -7,6 +7,7 @@ use carbontube_protocol::{AttemptId, JobId, Timestamp, WorkerId};
 use carbontube_storage::PageSeq;
 
 use super::effect::RecordSeq;
+use super::failures::Failures;
 use super::record::FailureRecord;
 
 /// A live job's number in memory; grows with each job, so it orders them by arrival.
@@ -107,6 +108,7 @@ pub(super) struct Jobs {
     ready: Vec<BTreeMap<u64, JobNo>>,
     schedule: BTreeSet<(Timestamp, JobNo)>,
     counts: Vec<PhaseCounts>,
+    pub(super) failures: Failures,
     next_no: JobNo,
     pub(super) next_ticket: u64,
 }
@@ -119,6 +121,7 @@ impl Jobs {
             ready: vec![BTreeMap::new(); phases],
             schedule: BTreeSet::new(),
             counts: vec![PhaseCounts::default(); phases],
+            failures: Failures::default(),
             next_no: 1,
             next_ticket: 1,
         }
@@ -142,6 +145,11 @@ impl Jobs {
 
     pub(super) fn iter_from(&self, no: JobNo) -> impl Iterator<Item = (JobNo, &Job)> {
         self.table.range(no..).map(|(no, job)| (*no, job))
+    }
+
+    /// The live jobs from a number down to the oldest.
+    pub(super) fn iter_back_from(&self, no: JobNo) -> impl Iterator<Item = (JobNo, &Job)> {
+        self.table.range(..=no).rev().map(|(no, job)| (*no, job))
     }
 
     pub(super) fn counts(&self, phase: usize) -> PhaseCounts {
@@ -229,6 +237,7 @@ impl Jobs {
                     self.schedule.remove(&(until, no));
                 }
             }
+            JobState::Failed => self.failures.remove(no),
             _ => {}
         }
     }
@@ -247,6 +256,7 @@ impl Jobs {
                 debug_assert!(until.is_some(), "job {} waits for no time", job.id);
                 self.schedule.insert((until.unwrap_or_default(), no));
             }
+            JobState::Failed => self.failures.add(no, job),
             _ => {}
         }
     }

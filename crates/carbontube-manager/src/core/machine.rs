@@ -15,6 +15,7 @@ use super::journal::Journal;
 use super::payload::Payloads;
 use super::record::Totals;
 use super::results::Settled;
+use super::series::Series;
 use super::worker::Workers;
 use super::{ClientId, CoreOptions, Effect, Gated, Input, PipeId, RecordSeq};
 use crate::PipelineDefinition;
@@ -44,6 +45,7 @@ pub struct Core {
     pub(super) settled: Settled,
     pub(super) waits: Waits,
     pub(super) phases: Vec<PhaseTally>,
+    pub(super) series: Series,
     pub(super) totals: Totals,
     pub(super) paused_all: bool,
     pub(super) paused: BTreeSet<u16>,
@@ -98,6 +100,7 @@ impl Random {
 impl Core {
     /// Takes in something that happened.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
+        self.advance_series(now);
         match input {
             Input::Enqueue { client, request } => self.handle_enqueue(client, request, now),
             Input::EnqueueUnconfirmed { pipeline, jobs } => {

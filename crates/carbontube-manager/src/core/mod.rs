@@ -2,7 +2,9 @@
 
 mod dispatch;
 mod effect;
+mod failures;
 mod heartbeat;
+mod histogram;
 mod history;
 mod input;
 mod intake;
@@ -17,6 +19,8 @@ mod query;
 mod record;
 mod recovery;
 mod results;
+mod search;
+mod series;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::job::JobNo;
 use super::machine::Core;
 use super::pages::Joiner;
 use super::record::{self, Record};
+use super::search::SearchStep;
 use super::{ClientId, Effect, RecordSeq, StoreFault};
 
 /// What waits for a page.
@@ -36,6 +37,8 @@ pub(super) enum Reason {
         request: u64,
         id: JobId,
     },
+    /// A search looks at instructions.
+    Search(Box<SearchStep>),
 }
 
 #[derive(Debug, Default)]
@@ -216,6 +219,7 @@ impl Core {
                     request,
                     id,
                 } => self.past_read(client, request, &id, &records),
+                Reason::Search(step) => self.search_on(step, Some(&records)),
             }
         }
     }

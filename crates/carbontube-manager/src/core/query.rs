@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use carbontube_protocol::message::{
-    Answer, Code, Drain, JobDetail, JobFilter, JobState, JobView, JournalView, ManagerInfo,
-    Message, PhaseStats, Query, QueryAnswer, QueryRequest, Refusal, Selector, Stats, WorkerStatus,
-    WorkerView,
+    Answer, Code, Drain, EventKind, JobDetail, JobFilter, JobState, JobView, JournalView,
+    ManagerInfo, Message, PhaseStats, Query, QueryAnswer, QueryRequest, Refusal, Selector, Stats,
+    WorkerStatus, WorkerView,
 };
 use carbontube_protocol::{JobId, JobType, Timestamp, WorkerId};
 use carbontube_storage::{Log, PageSeq};
@@ -19,6 +19,8 @@ use super::{ClientId, Effect, PipeId, RecordSeq};
 
 /// How many jobs one list query looks at; a rare match is found over several pages.
 const LOOKED_AT_MAX: usize = 200_000;
+/// How large a list becomes, well below what a message may have.
+const LIST_BYTES_MAX: usize = 2 << 20;
 
 impl Core {
     pub(super) fn handle_query(&mut self, client: ClientId, request: QueryRequest, now: Timestamp) {
@@ -36,6 +38,7 @@ impl Core {
             Query::Job { id } => return self.query_job(client, number, id),
             Query::Retry { selector } => {
                 let answer = self.change(&selector, |core, no| core.retry_job(no, now));
+                self.publish_action("retried", &answer, now);
                 (self.journal.last, answer)
             }
             Query::Cancel { selector } => {
@@ -47,6 +50,7 @@ impl Core {
                     }
                     open
                 });
+                self.publish_action("cancelled", &answer, now);
                 (self.journal.last, answer)
             }
             Query::Discard { selector } => {
@@ -58,6 +62,7 @@ impl Core {
                     }
                     failed
                 });
+                self.publish_action("discarded", &answer, now);
                 (self.journal.last, answer)
             }
             Query::Pause { phase } => match self.set_paused(phase.as_ref(), true, now) {
@@ -79,11 +84,35 @@ impl Core {
                 }
                 (at_once, changed(1, 0))
             }
+            Query::Series {
+                step,
+                since,
+                points,
+            } => (
+                at_once,
+                Answer::Series(Box::new(self.series_view(step, since, points))),
+            ),
+            Query::Latencies => (at_once, Answer::Latencies(self.latencies_view())),
+            Query::Search {
+                search,
+                after,
+                limit,
+            } => match self.search(client, number, search, after.as_deref(), limit) {
+                Ok(()) => return,
+                Err(message) => return self.refuse(client, number, Code::Malformed, message),
+            },
+            Query::Failures => (at_once, Answer::Failures(self.failure_groups())),
         };
         self.answer(after, client, number, answer);
     }
 
-    fn answer(&mut self, after: RecordSeq, client: ClientId, request: u64, answer: Answer) {
+    pub(super) fn answer(
+        &mut self,
+        after: RecordSeq,
+        client: ClientId,
+        request: u64,
+        answer: Answer,
+    ) {
         let message = Message::Answer(QueryAnswer { request, answer });
         self.answer_client(after, client, message);
     }
@@ -219,28 +248,38 @@ impl Core {
                 live = Some(no);
             }
         }
-        let mut jobs = Vec::new();
+        let mut jobs: Vec<JobView> = Vec::new();
         let mut looked_at = 0;
+        // Errors may be long: a page ends early rather than outgrow a message.
+        let mut bytes = 0;
+        let size = |view: &JobView| 512 + view.error.as_ref().map_or(0, String::len);
+        let full = |jobs: usize, looked_at, bytes| {
+            jobs == limit || looked_at == LOOKED_AT_MAX || bytes >= LIST_BYTES_MAX
+        };
         if let Some(from) = live {
             for (no, job) in self.jobs.iter_from(from) {
-                if jobs.len() == limit || looked_at == LOOKED_AT_MAX {
+                if full(jobs.len(), looked_at, bytes) {
                     let next = Some(no.to_string());
                     return Answer::Jobs { jobs, next };
                 }
                 looked_at += 1;
                 if self.takes_job(filter, job) {
-                    jobs.push(self.view(job));
+                    let view = self.view(job);
+                    bytes += size(&view);
+                    jobs.push(view);
                 }
             }
         }
         for (place, id, entry) in self.history.iter_from(past) {
-            if jobs.len() == limit || looked_at == LOOKED_AT_MAX {
+            if full(jobs.len(), looked_at, bytes) {
                 let next = Some(format!("h{}-{}", place.0.0, place.1));
                 return Answer::Jobs { jobs, next };
             }
             looked_at += 1;
             if self.jobs.no(id).is_none() && self.takes_past(filter, id, entry) {
-                jobs.push(self.past_view(id, entry));
+                let view = self.past_view(id, entry);
+                bytes += size(&view);
+                jobs.push(view);
             }
         }
         Answer::Jobs { jobs, next: None }
@@ -279,7 +318,7 @@ impl Core {
         self.takes(filter, id, entry.state, entry.phase, entry.error.as_deref())
     }
 
-    fn view(&self, job: &Job) -> JobView {
+    pub(super) fn view(&self, job: &Job) -> JobView {
         let failure = job.rare.as_ref().and_then(|rare| rare.failure.as_ref());
         let begun = job.state == JobState::Running;
         JobView {
@@ -296,7 +335,7 @@ impl Core {
         }
     }
 
-    fn past_view(&self, id: &JobId, entry: &Entry) -> JobView {
+    pub(super) fn past_view(&self, id: &JobId, entry: &Entry) -> JobView {
         let last = self.phases.len().saturating_sub(1);
         let phase = entry.phase.min(u16::try_from(last).unwrap_or(u16::MAX));
         JobView {
@@ -459,6 +498,11 @@ impl Core {
                 let taken = all.filter(|(_, job)| self.takes_job(filter, job));
                 taken.map(|(no, _)| no).collect()
             }
+            Selector::Group { group, limit } => {
+                let most = limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+                let jobs = self.jobs.failures.jobs(group).take(most);
+                jobs.map(|(_, no)| no).collect()
+            }
         };
         let mut count = 0;
         for no in chosen {
@@ -469,6 +513,19 @@ impl Core {
             }
         }
         changed(count, skipped)
+    }
+
+    fn publish_action(&mut self, verb: &str, answer: &Answer, now: Timestamp) {
+        if let Answer::Changed { count, skipped } = *answer {
+            let jobs = if count == 1 { "job was" } else { "jobs were" };
+            let text = format!("{count} {jobs} {verb} on request");
+            let kind = EventKind::Action {
+                text,
+                count,
+                skipped,
+            };
+            self.publish(now, kind);
+        }
     }
 
     fn retry_job(&mut self, no: JobNo, now: Timestamp) -> bool {

@@ -14,6 +14,7 @@ use super::machine::{Core, PhaseTally, Random};
 use super::pages::Joiner;
 use super::payload::Payloads;
 use super::record::{self, ChangeRecord, End, PastRecord, Record, Standing, StateRecord};
+use super::series::Series;
 use super::{CoreOptions, RecordSeq};
 use crate::PipelineDefinition;
 
@@ -237,6 +238,8 @@ impl Recovery {
         };
         let phases = definition.phases().len();
         let mut jobs = Jobs::new(phases);
+        let names = definition.phases().iter().map(|p| p.job_type.clone());
+        jobs.failures.name_phases(names.collect());
         let mut journal = Journal::new(self.next, self.past_next, options.page_bytes);
         for (seq, bytes) in self.pages {
             journal.page_bytes += bytes;
@@ -317,6 +320,7 @@ impl Recovery {
             settled: Default::default(),
             waits: Default::default(),
             phases: vec![PhaseTally::default(); phases],
+            series: Series::new(phases, now),
             totals: state.as_ref().map(|state| state.totals).unwrap_or_default(),
             paused_all: state.as_ref().is_some_and(|state| state.paused_all),
             paused,

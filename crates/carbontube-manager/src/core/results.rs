@@ -218,7 +218,7 @@ impl Core {
 
     fn measure(&mut self, phase: u16, result: &AttemptResult) {
         let took = result.finished_at.since(result.started_at);
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let took = micros(took);
         if result.started_at == Timestamp::ZERO || result.finished_at < result.started_at {
             return;
         }
@@ -228,6 +228,7 @@ impl Core {
             0 => took,
             old => ((old * 7 + took) / 8).max(1),
         };
+        self.series.phases[usize::from(phase)].took(took);
     }
 
     fn succeed(
@@ -239,6 +240,7 @@ impl Core {
         now: Timestamp,
     ) {
         self.phases[usize::from(view.phase)].done += 1;
+        self.series.phases[usize::from(view.phase)].done();
         let changed = (!instructions.is_empty()).then(|| Core::payload_copy(instructions));
         if self.is_last_phase(no) {
             let payload = changed.or_else(|| self.payload(no)).unwrap_or_default();
@@ -248,6 +250,7 @@ impl Core {
             }
             return self.end(no, End::Finished, payload, now);
         }
+        self.series.phases[usize::from(view.phase) + 1].arrived();
         let ticket = self.jobs.take_ticket();
         let kept = view.clone();
         self.jobs.transition(no, JobState::Enqueued, now, |job| {
@@ -284,6 +287,7 @@ impl Core {
     ) {
         let tally = &mut self.phases[usize::from(view.phase)];
         *tally.failures.entry(kind).or_default() += 1;
+        self.series.phases[usize::from(view.phase)].failed();
         view.failure = Some(kind);
         view.error.clone_from(&error.message);
         let worker = view.worker;
@@ -314,6 +318,7 @@ impl Core {
         self.journal_change(no, Some(view));
         self.publish_job(no, now, worker);
         if to == JobState::Failed {
+            self.series.total.failed();
             self.tell_waiting(no);
         }
     }
@@ -330,6 +335,8 @@ impl Core {
         let Some(job) = self.jobs.job(no) else { return };
         let phase = usize::from(job.phase);
         *self.phases[phase].failures.entry(kind).or_default() += 1;
+        self.series.phases[phase].failed();
+        self.series.total.failed();
         let error = ErrorReport {
             message,
             detail: String::new(),
@@ -368,6 +375,10 @@ impl Core {
         let Some(job) = self.journal_end(no, end) else {
             return;
         };
+        if end == End::Finished {
+            self.series.total.done();
+            self.series.total.took(micros(now.since(job.enqueued_at)));
+        }
         self.remember(&job, state, &result, now);
         self.publish(
             now,
@@ -429,4 +440,8 @@ impl Core {
             self.publish_job(no, now, None);
         }
     }
+}
+
+pub(super) fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

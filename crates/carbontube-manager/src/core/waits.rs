@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use carbontube_protocol::JobId;
 use carbontube_protocol::message::{Code, Ended, EndedJob, ErrorReport, JobState, Refusal, Wait};
-use carbontube_storage::Log;
+use carbontube_storage::{Log, PageSeq};
 
 use super::job::JobNo;
 use super::machine::Core;
@@ -73,18 +73,7 @@ impl Core {
         let Some(home) = self.history.entry(id).map(|entry| entry.page) else {
             return;
         };
-        let mut joiner = super::pages::Joiner::default();
-        let mut seq = home;
-        let mut records = Vec::new();
-        while let Some(page) = self.journal.past.page(seq) {
-            if let Ok((_, found)) = joiner.page(seq, &page) {
-                records = found;
-            }
-            seq = seq.next();
-            if !joiner.is_waiting() {
-                break;
-            }
-        }
+        let records = self.past_in_memory(home);
         if records.is_empty() {
             return self.read_page(Log::History, home, reason);
         }
@@ -99,8 +88,25 @@ impl Core {
                 request,
                 id,
             } => self.answer_detail(client, request, &id, &records),
-            Reason::Cache | Reason::Result { .. } => {}
+            Reason::Cache | Reason::Result { .. } | Reason::Search(_) => {}
         }
+    }
+
+    /// The records of a page of the history that is not on disk yet.
+    pub(super) fn past_in_memory(&self, home: PageSeq) -> Vec<Bytes> {
+        let mut joiner = super::pages::Joiner::default();
+        let mut seq = home;
+        let mut records = Vec::new();
+        while let Some(page) = self.journal.past.page(seq) {
+            if let Ok((_, found)) = joiner.page(seq, &page) {
+                records = found;
+            }
+            seq = seq.next();
+            if !joiner.is_waiting() {
+                break;
+            }
+        }
+        records
     }
 
     pub(super) fn past_read(

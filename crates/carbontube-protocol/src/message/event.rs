@@ -91,6 +91,15 @@ pub enum EventKind {
         /// Why, in one plain sentence.
         reason: String,
     },
+    /// Somebody changed something on purpose. Topic `PIPELINE.manager`.
+    Action {
+        /// What was done, in one plain sentence.
+        text: String,
+        /// How many jobs, phases or workers it changed.
+        count: u64,
+        /// How many that were named could not be changed.
+        skipped: u64,
+    },
 }
 
 impl EventKind {
@@ -101,7 +110,7 @@ impl EventKind {
             EventKind::Worker { .. } => "worker",
             EventKind::Log { .. } => "log",
             EventKind::Progress { .. } => "progress",
-            EventKind::Manager { .. } => "manager",
+            EventKind::Manager { .. } | EventKind::Action { .. } => "manager",
         }
     }
 }

@@ -3,12 +3,17 @@
 
 mod client;
 mod event;
+mod insight;
 mod manager;
 mod query;
 mod worker;
 
 pub use client::{Code, Ended, EndedJob, Enqueue, EnqueueOutcome, Enqueued, NewJob, Refusal, Wait};
 pub use event::{Event, EventKind, Events};
+pub use insight::{
+    FailureGroup, Found, Histogram, JobSearch, Latencies, PhaseLatencies, PhaseTrack, Series, Step,
+    Track,
+};
 pub use manager::{Ack, Cancel, Dispatch, DispatchedJob, Drain, Hello, PipeHead, Recall};
 pub use query::{
     Answer, AttemptView, JobDetail, JobFilter, JobState, JobView, JournalView, ManagerInfo,

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::insight::{FailureGroup, Found, JobSearch, Latencies, Series, Step};
 use super::worker::{ErrorReport, FailureKind, WorkerState};
 use crate::address::Address;
 use crate::ids::{JobId, ManagerId, WorkerId};
@@ -87,6 +88,30 @@ pub enum Query {
         #[serde(default)]
         worker: Option<WorkerId>,
     },
+    /// The recent history in numbers.
+    Series {
+        /// How fine.
+        step: Step,
+        /// Only steps that began at this time or later.
+        #[serde(default)]
+        since: Option<Timestamp>,
+        /// The latest so many at most; the manager may give fewer.
+        points: u32,
+    },
+    /// How long things took since the start.
+    Latencies,
+    /// Which jobs are there, newest first?
+    Search {
+        /// Which of them.
+        search: Box<JobSearch>,
+        /// Where the step before this one ended.
+        #[serde(default)]
+        after: Option<String>,
+        /// How many at most; the manager may give fewer.
+        limit: u32,
+    },
+    /// Which kinds of failures are there?
+    Failures,
 }
 
 /// Which jobs an administrative change is for.
@@ -97,6 +122,14 @@ pub enum Selector {
     Ids(Vec<JobId>),
     /// All that the filter takes.
     Filter(JobFilter),
+    /// The failed jobs of one group.
+    Group {
+        /// The group, as [`FailureGroup`] names it.
+        group: String,
+        /// So many at most, those that failed first.
+        #[serde(default)]
+        limit: Option<u64>,
+    },
 }
 
 /// Which jobs are meant; each set field must match.
@@ -198,6 +231,14 @@ pub enum Answer {
         /// How many that were named could not be changed, such as jobs of another state.
         skipped: u64,
     },
+    /// To [`Query::Series`].
+    Series(Box<Series>),
+    /// To [`Query::Latencies`].
+    Latencies(Latencies),
+    /// To [`Query::Search`].
+    Found(Found),
+    /// To [`Query::Failures`]: the largest groups first.
+    Failures(Vec<FailureGroup>),
 }
 
 /// Who a manager is.

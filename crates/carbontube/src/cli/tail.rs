@@ -30,7 +30,7 @@ impl Wanted {
             EventKind::Worker { job_type, .. } => (None, Some(job_type)),
             EventKind::Log { job_type, line, .. } => (Some(&line.job), Some(job_type)),
             EventKind::Progress { job_type, item, .. } => (Some(&item.job), Some(job_type)),
-            EventKind::Manager { .. } => (None, None),
+            EventKind::Manager { .. } | EventKind::Action { .. } => (None, None),
         };
         (self.kinds.is_empty() || self.kinds.iter().any(|k| k == kind.topic()))
             && (self.job.is_none() || self.job.as_ref() == job)
@@ -173,6 +173,7 @@ fn line(event: &Event, style: &Style) -> String {
         EventKind::Manager { state, reason } => {
             format!("manager {}: {}", name_of(state), harmless(reason))
         }
+        EventKind::Action { text, .. } => format!("manager: {}", harmless(text)),
     };
     format!("{time} {text}")
 }

@@ -2,6 +2,7 @@
 
 mod bed;
 mod dispatching;
+mod insight;
 mod journaling;
 mod random;
 mod scripts;
