@@ -55,6 +55,8 @@ pub use crate::page::{
     Bounds, FORMAT_VERSION, Frame, FrameError, Log, PAGE_BYTES_MAX, PAGE_BYTES_TARGET, PageSeq,
 };
 pub use crate::paged::{Backend, Batch, PagedStore, VisitFrame};
+#[cfg(any(test, feature = "testing"))]
+pub use crate::portable::import_bytes;
 pub use crate::portable::{Imported, LostPages, export, import};
 #[cfg(feature = "redis")]
 pub use crate::redis::Redis;

@@ -243,11 +243,20 @@ impl Plan {
 type Take<'a> = dyn FnMut(&Plan, Log, PageSeq, &[u8]) -> Result<(), StoreError> + 'a;
 
 /// Reads a file to its end, checking all of it.
-fn read_all(path: &Path, mut take: Option<&mut Take<'_>>) -> Result<Plan, StoreError> {
+fn read_all(path: &Path, take: Option<&mut Take<'_>>) -> Result<Plan, StoreError> {
     let file = File::open(path).map_err(failed("open", path))?;
+    read_from(&mut BufReader::new(file), path, take)
+}
+
+/// As [`read_all`], for what has been opened already; `path` is for errors.
+fn read_from(
+    input: &mut dyn Read,
+    path: &Path,
+    mut take: Option<&mut Take<'_>>,
+) -> Result<Plan, StoreError> {
     let mut reader = Reader {
         path,
-        input: BufReader::new(file),
+        input,
         sum: 0,
     };
     let mut plan = read_header(&mut reader)?;
@@ -414,11 +423,37 @@ impl Cursor {
     }
 }
 
+/// Fills an empty backend from an exported file in memory, as [`import`] does from one on
+/// disk; also says which pipeline's it is.
+///
+/// # Errors
+///
+/// As [`import`].
+#[cfg(any(test, feature = "testing"))]
+pub fn import_bytes<B: Backend>(
+    file: &[u8],
+    backend: B,
+) -> Result<(Imported, String, PagedStore<B>), StoreError> {
+    let path = Path::new("export");
+    let plan = read_from(&mut &*file, path, None)?;
+    let store = fill_from(&mut &*file, backend, path)?;
+    Ok((plan.imported(), plan.pipeline, store))
+}
+
+fn fill<B: Backend>(backend: B, file: &Path) -> Result<PagedStore<B>, StoreError> {
+    let input = File::open(file).map_err(failed("open", file))?;
+    fill_from(&mut BufReader::new(input), backend, file)
+}
+
 /// Puts the pages of a checked file into an empty backend, its true head last.
 ///
 /// Until then the head speaks of no pages, so a store that is cut short here
 /// is refused as damaged wherever it is not already known to be unfinished.
-fn fill<B: Backend>(mut backend: B, file: &Path) -> Result<PagedStore<B>, StoreError> {
+fn fill_from<B: Backend>(
+    input: &mut dyn Read,
+    mut backend: B,
+    file: &Path,
+) -> Result<PagedStore<B>, StoreError> {
     let mut batch = Batch {
         commit: 0,
         put: Vec::new(),
@@ -426,7 +461,8 @@ fn fill<B: Backend>(mut backend: B, file: &Path) -> Result<PagedStore<B>, StoreE
         head: Vec::new(),
     };
     let mut bytes = 0;
-    let plan = read_all(
+    let plan = read_from(
+        input,
         file,
         Some(&mut |plan, log, seq, page| {
             if plan.lost > LOST_PAGES_MAX {
@@ -465,7 +501,7 @@ fn unfinished(plan: &Plan, commit: u64) -> Head {
 /// A file being read, with the checksum of what has been read of it.
 struct Reader<'a> {
     path: &'a Path,
-    input: BufReader<File>,
+    input: &'a mut dyn Read,
     sum: u32,
 }
 

@@ -34,6 +34,8 @@ mod push;
 mod router;
 mod runtime;
 mod subscribe;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use carbontube_protocol::{Address, AddressError, Host};
 pub use counters::CountersSnapshot;

@@ -41,6 +41,8 @@ mod exit;
 mod failure;
 mod file;
 mod pipeline;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use carbontube_client as client;
 pub use carbontube_manager as manager;

@@ -31,6 +31,12 @@ const PONG_BYTES_MAX: usize = 4 << 10;
 /// Bytes of unfinished messages in this process.
 static UNFINISHED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
+/// How many bytes of unfinished messages this process holds.
+#[cfg(feature = "testing")]
+pub(crate) fn unfinished_bytes() -> usize {
+    UNFINISHED_BYTES.load(Ordering::Relaxed)
+}
+
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
