@@ -623,16 +623,20 @@ impl Session {
         self.state = WorkerState::Draining;
         self.effects.heartbeat = true;
         self.effects.settled = true;
-        self.hand_back_all(|state| matches!(state, State::Queued(_)));
+        self.hand_back_all(HandBackReason::Draining, |state| {
+            matches!(state, State::Queued(_))
+        });
         self.queue.clear();
     }
 
     /// The grace period is over: hands back what still runs.
     pub fn abandon_running(&mut self) {
-        self.hand_back_all(|state| matches!(state, State::Running { .. }));
+        self.hand_back_all(HandBackReason::Abandoned, |state| {
+            matches!(state, State::Running { .. })
+        });
     }
 
-    fn hand_back_all(&mut self, which: fn(&State) -> bool) {
+    fn hand_back_all(&mut self, reason: HandBackReason, which: fn(&State) -> bool) {
         let mut lists: BTreeMap<u8, Vec<HandedBack>> = BTreeMap::new();
         let mut keys = Vec::new();
         for (key, entry) in self.held.iter().filter(|(_, entry)| which(&entry.state)) {
@@ -647,7 +651,7 @@ impl Session {
             self.forget(key);
         }
         for (manager, attempts) in lists {
-            self.hand_back(manager, HandBackReason::Draining, attempts);
+            self.hand_back(manager, reason, attempts);
         }
     }
 

@@ -85,9 +85,9 @@ impl Core {
         if by_load.is_empty() {
             return;
         }
-        let from = match self.adopting_until {
-            Some(_) => self.recovered_below,
-            None => 0,
+        let from = match self.is_adopting(phase) {
+            true => self.recovered_below,
+            false => 0,
         };
         let ready: Vec<JobNo> = self
             .jobs
@@ -163,6 +163,7 @@ impl Core {
                 self.series.total.waited(waited);
             }
         }
+        let doubt = self.settle_doubt(no).unwrap_or_default();
         self.jobs.transition(no, JobState::Running, now, |job| {
             job.attempt = Some((attempt, id));
         });
@@ -170,7 +171,10 @@ impl Core {
             return;
         };
         let phase = job.phase;
-        let after = job.after;
+        let mut after = job.after.max(doubt);
+        if job.ticket < self.recovered_below {
+            after = after.max(self.recovered_after);
+        }
         worker.attempts.insert(
             attempt,
             Held {
@@ -185,6 +189,13 @@ impl Core {
         );
         if suspect {
             worker.quarantine = Some(attempt);
+        }
+        let after = after.max(self.make_known(id));
+        let (Some(job), Some(worker)) = (self.jobs.job(no), self.workers.table.get_mut(&id)) else {
+            return;
+        };
+        if let Some(held) = worker.attempts.get_mut(&attempt) {
+            held.after = after;
         }
         let (pipe, was_original) = (worker.pipe, worker.original);
         let definition = &self.definition.phases()[usize::from(phase)];

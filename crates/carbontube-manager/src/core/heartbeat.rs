@@ -6,6 +6,7 @@ use carbontube_protocol::message::{
 };
 use carbontube_protocol::{Address, AttemptId, Timestamp, WorkerId};
 
+use super::cause::Cause;
 use super::machine::Core;
 use super::record::End;
 use super::worker::{Held, Pipe, Worker};
@@ -34,6 +35,8 @@ impl Core {
             return;
         };
         let was_draining = worker.draining;
+        let was_unheard = !std::mem::replace(&mut worker.heard, true);
+        let told = worker.shared == beat.shared_address;
         worker.shared = beat.shared_address;
         worker.slots = slots;
         let drains = beat.state == WorkerState::Draining;
@@ -47,9 +50,11 @@ impl Core {
         worker.pid = beat.pid;
         worker.started_at = beat.started_at;
         worker.version = beat.version;
-        if was_draining != worker.draining || was_lost {
-            let status = self.workers.table.get(&id).map(|w| self.workers.status(w));
-            self.publish_worker(id, now, status.unwrap_or(WorkerStatus::Available));
+        if was_draining != worker.draining || was_lost || was_unheard {
+            self.publish_worker(id, now, self.status_of(id));
+        }
+        if !told {
+            self.keep_known(id);
         }
         if ask_again {
             self.send_drain(pipe);
@@ -64,6 +69,11 @@ impl Core {
             None => (0, Vec::new()),
         };
         self.reconcile(id, received, &held, now);
+        // It has heard of this epoch, and takes up nothing of an earlier one any more. Of
+        // those behind a shared address another one may still take up what a device kept.
+        if received > 0 && !beat.shared_address {
+            self.adoption_answered(id, now);
+        }
     }
 
     /// Makes a worker known, or follows its address; false when there is no room.
@@ -80,7 +90,7 @@ impl Core {
             worker.last_seen = now;
             worker.lost = false;
             if worker.phase != phase {
-                self.lose(id, now, "worker changed its phase");
+                self.lose(id, now, Cause::WorkerChanged);
                 if let Some(worker) = self.workers.table.get_mut(&id) {
                     worker.phase = phase;
                     worker.lost = false;
@@ -95,6 +105,7 @@ impl Core {
                     worker.pipe = pipe;
                     worker.received = 0;
                 }
+                self.keep_known(id);
             }
             return true;
         }
@@ -109,6 +120,8 @@ impl Core {
             shared: false,
             original,
             pipe,
+            heard: true,
+            known: None,
             slots,
             draining: false,
             drain_asked: false,
@@ -278,17 +291,18 @@ impl Core {
             }
         }
         for attempt in lost {
-            self.give_up(id, attempt, "lost on the way", now);
+            let cause = if shared { Cause::Unreported } else { Cause::LostOnTheWay };
+            self.give_up(id, attempt, cause, now);
         }
         if !stalled.is_empty() {
             for attempt in stalled {
-                self.give_up(id, attempt, "the pipe was silent", now);
+                self.give_up(id, attempt, Cause::PipeBroken, now);
             }
             self.reopen_pipe(pipe);
         }
     }
 
-    fn give_up(&mut self, id: WorkerId, attempt: AttemptId, cause: &'static str, now: Timestamp) {
+    fn give_up(&mut self, id: WorkerId, attempt: AttemptId, cause: Cause, now: Timestamp) {
         let held = self
             .workers
             .table
@@ -298,10 +312,10 @@ impl Core {
             return;
         };
         self.release(id, attempt);
-        self.settled.note(attempt, Some(cause));
+        self.settled.give_up(attempt, cause);
         self.count("attempts_given_up", 1);
         let no = self.jobs.no(&job);
-        self.requeue(no, attempt, now);
+        self.requeue(no, attempt, Some(cause), now);
     }
 
     fn reconcile_held(&mut self, id: WorkerId, held: &HeldReport, now: Timestamp) {
@@ -370,8 +384,13 @@ impl Core {
             (JobState::Enqueued, _) => {
                 self.count("attempts_adopted", 1);
                 self.hold(id, attempt, held, phase, 0, now);
+                self.make_known(id);
                 self.jobs.transition(no, JobState::Running, now, |job| {
                     job.attempt = Some((attempt, id));
+                    // It runs on where it ran.
+                    if let Some(rare) = &mut job.rare {
+                        rare.doubt = None;
+                    }
                 });
                 self.publish_job(no, now, Some(id));
             }
@@ -405,11 +424,15 @@ impl Core {
     }
 
     /// Takes every attempt from a worker; a job that may have been running counts a loss.
-    fn lose(&mut self, id: WorkerId, now: Timestamp, cause: &'static str) {
+    fn lose(&mut self, id: WorkerId, now: Timestamp, cause: Cause) {
         let Some(worker) = self.workers.table.get_mut(&id) else {
             return;
         };
         worker.lost = true;
+        self.adoption_unanswered(id, now);
+        let Some(worker) = self.workers.table.get(&id) else {
+            return;
+        };
         let suspects: Vec<(AttemptId, bool)> = worker
             .attempts
             .keys()
@@ -444,6 +467,7 @@ impl Core {
                 }
             }
         }
+        self.make_unknown(id);
     }
 
     pub(super) fn check_workers(&mut self, now: Timestamp) {
@@ -458,7 +482,7 @@ impl Core {
             .collect();
         for (id, was_lost) in silent {
             if !was_lost {
-                self.lose(id, now, "worker thought lost");
+                self.lose(id, now, Cause::WorkerLost);
                 self.count("workers_lost", 1);
                 self.publish_worker(id, now, WorkerStatus::Lost);
             }
@@ -504,8 +528,10 @@ impl Core {
         };
         let attempts: Vec<AttemptId> = worker.attempts.keys().copied().collect();
         for attempt in attempts {
-            self.give_up(id, attempt, "worker left", now);
+            self.give_up(id, attempt, Cause::WorkerLeft, now);
         }
+        self.adoption_unanswered(id, now);
+        self.make_unknown(id);
         self.leave_pipe(id);
         self.workers.table.remove(&id);
         self.publish(now, kind);

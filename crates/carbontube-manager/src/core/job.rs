@@ -6,6 +6,7 @@ use carbontube_protocol::message::{AttemptView, JobState};
 use carbontube_protocol::{AttemptId, JobId, Timestamp, WorkerId};
 use carbontube_storage::PageSeq;
 
+use super::cause::Doubt;
 use super::effect::RecordSeq;
 use super::failures::Failures;
 use super::record::FailureRecord;
@@ -46,6 +47,8 @@ pub(super) struct Rare {
     pub(super) attempts: Vec<AttemptView>,
     pub(super) traceparent: Option<String>,
     pub(super) settled: Option<AttemptId>,
+    /// Its last attempt was given up and may have begun.
+    pub(super) doubt: Option<Doubt>,
 }
 
 impl Job {

@@ -39,6 +39,9 @@ pub(super) struct Journal {
     pub(super) live_bytes: u64,
     pub(super) page_bytes: u64,
     pub(super) state_home: PageSeq,
+    /// How long the records about no job are, and what was journaled since.
+    pub(super) state_bytes: u64,
+    pub(super) since_state: u64,
     pub(super) last: RecordSeq,
     pub(super) durable: RecordSeq,
     pub(super) taken: RecordSeq,
@@ -57,6 +60,8 @@ impl Journal {
             live_bytes: 0,
             page_bytes: 0,
             state_home: next,
+            state_bytes: 0,
+            since_state: 0,
             last: RecordSeq(0),
             durable: RecordSeq(0),
             taken: RecordSeq(0),
@@ -68,10 +73,11 @@ impl Journal {
     }
 
     /// Adds a record; gives its home and length.
-    fn append(&mut self, record: &Record, payload: &[u8]) -> (PageSeq, u32) {
+    pub(super) fn append(&mut self, record: &Record, payload: &[u8]) -> (PageSeq, u32) {
         let bytes = record::encode(record, payload);
         let home = self.tail.append(&bytes);
         self.last.0 += 1;
+        self.since_state += bytes.len() as u64;
         (home, u32::try_from(bytes.len()).unwrap_or(u32::MAX))
     }
 
@@ -138,6 +144,7 @@ impl Core {
             change: self.change_record(job, None),
         });
         let (home, bytes) = self.journal.append(&record, payload);
+        self.journal_doubt(no);
         let last = self.journal.last;
         if let Some(job) = self.jobs.job_mut(no) {
             if job.bytes > 0 {
@@ -155,9 +162,24 @@ impl Core {
         let Some(job) = self.jobs.job(no) else { return };
         let record = Record::Change(self.change_record(job, attempt));
         self.journal.append(&record, &[]);
+        self.journal_doubt(no);
         let last = self.journal.last;
         if let Some(job) = self.jobs.job_mut(no) {
             job.after = last;
+        }
+    }
+
+    /// Journals the doubt about a job's last attempt, which all its other records end.
+    pub(super) fn journal_doubt(&mut self, no: JobNo) {
+        let Some(job) = self.jobs.job(no) else { return };
+        let doubt = job.rare.as_ref().and_then(|rare| rare.doubt);
+        if let Some(doubt) = doubt.filter(|doubt| doubt.may_have_begun) {
+            let (id, cause) = (job.id.clone(), doubt.cause);
+            self.journal.append(&Record::Doubt { id, cause }, &[]);
+            let last = self.journal.last;
+            if let Some(job) = self.jobs.job_mut(no) {
+                job.after = last;
+            }
         }
     }
 
@@ -187,8 +209,14 @@ impl Core {
                 .collect(),
             totals: self.totals,
         });
+        self.journal.since_state = 0;
         let (home, _) = self.journal.append(&record, &[]);
         self.journal.state_home = home;
+        let workers = Record::Workers(self.known_workers());
+        self.journal.append(&workers, &[]);
+        let repeats = Record::Repeats(self.repeats.record());
+        self.journal.append(&repeats, &[]);
+        self.journal.state_bytes = std::mem::take(&mut self.journal.since_state);
     }
 
     /// Takes all records made since the last call, packed in pages: one commit. The
@@ -197,7 +225,8 @@ impl Core {
         self.expire_history(now);
         if !self.journal.tail.is_empty() {
             let behind = self.journal.tail.next().0 - self.journal.state_home.0;
-            if behind > STATE_PAGES_MAX {
+            let journal = &self.journal;
+            if behind > STATE_PAGES_MAX && journal.since_state > 8 * journal.state_bytes {
                 self.journal_state();
             }
         }

@@ -9,6 +9,8 @@ use carbontube_protocol::message::{
 };
 use carbontube_protocol::{AttemptId, JobId, ManagerId, Timestamp, WorkerId};
 
+use super::adoption::Adoption;
+use super::cause::Repeats;
 use super::history::History;
 use super::job::{JobNo, Jobs};
 use super::journal::Journal;
@@ -51,16 +53,20 @@ pub struct Core {
     pub(super) paused: BTreeSet<u16>,
     pub(super) draining: bool,
     pub(super) stopped: bool,
-    /// Until when recovered jobs wait for workers that may hold them.
-    pub(super) adopting_until: Option<Timestamp>,
+    /// Recovered jobs wait for workers that may hold them.
+    pub(super) adoption: Option<Adoption>,
     /// Ready jobs with a ticket below this were recovered.
     pub(super) recovered_below: u64,
+    /// What their dispatch waits for.
+    pub(super) recovered_after: RecordSeq,
+    /// How many of each phase are counted as reruns, whichever they are.
+    pub(super) recovered_doubted: BTreeMap<u16, u64>,
     /// Where each phase of the epoch before stands now.
     pub(super) phase_map: Vec<Option<u16>>,
     pub(super) next_attempt: u64,
     pub(super) acks: BTreeMap<(PipeId, u16), (RecordSeq, Vec<AttemptId>)>,
     pub(super) counters: BTreeMap<&'static str, u64>,
-    pub(super) duplicates: BTreeMap<&'static str, u64>,
+    pub(super) repeats: Repeats,
     pub(super) housekeeping_at: Option<Timestamp>,
     pub(super) random: Random,
 }
@@ -180,7 +186,7 @@ impl Core {
     pub fn next_timeout(&self) -> Option<Timestamp> {
         [
             self.jobs.next_due(),
-            self.adopting_until,
+            self.adoption.as_ref().map(|adoption| adoption.until),
             self.housekeeping_at,
         ]
         .into_iter()
@@ -204,7 +210,7 @@ impl Core {
             ManagerState::Draining
         } else if self.journal.trouble.is_some() {
             ManagerState::Impaired
-        } else if self.adopting_until.is_some() {
+        } else if self.adoption.is_some() {
             ManagerState::Adopting
         } else if self.paused_all {
             ManagerState::Paused
@@ -225,10 +231,7 @@ impl Core {
 
     fn handle_timers(&mut self, now: Timestamp) {
         self.forgive_own_sleep(now);
-        if self.adopting_until.is_some_and(|until| until <= now) {
-            self.adopting_until = None;
-            self.publish_state(now, "workers have said what they hold".to_owned());
-        }
+        self.check_adoption(now);
         for no in self.jobs.due(now) {
             let ticket = self.jobs.take_ticket();
             self.jobs.transition(no, JobState::Enqueued, now, |job| {
@@ -253,7 +256,9 @@ impl Core {
         if slept {
             self.workers.listen_since(now - timeout / 2);
             self.housekeeping_at = Some(now + timeout / 2);
-            self.adopting_until = self.adopting_until.map(|at| at.max(now + timeout / 2));
+            if let Some(adoption) = &mut self.adoption {
+                adoption.until = adoption.until.max(now + timeout / 2);
+            }
             self.count("woke_up_late", 1);
         }
     }

@@ -1,5 +1,7 @@
 //! The manager's decisions, without I/O, clock, threads or randomness of its own.
 
+mod adoption;
+mod cause;
 mod dispatch;
 mod effect;
 mod failures;

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use carbontube_storage::PageSeq;
 
-const VERSION: u8 = 1;
+/// Version 2 knows more kinds of records; pages of version 1 are read as well.
+const VERSION: u8 = 2;
+const VERSION_READ_MIN: u8 = 1;
 const WHOLE: u8 = b'W';
 const FIRST: u8 = b'F';
 const NEXT: u8 = b'N';
@@ -130,8 +132,10 @@ pub(super) fn unpack(page: &Bytes) -> Result<Content, String> {
     let (Some(&version), Some(&kind)) = (page.first(), page.get(1)) else {
         return Err(format!("a page of {} bytes has no head", page.len()));
     };
-    if version != VERSION {
-        return Err(format!("version {version} is not known here, {VERSION} is"));
+    if !(VERSION_READ_MIN..=VERSION).contains(&version) {
+        return Err(format!(
+            "version {version} is not known here, {VERSION_READ_MIN} to {VERSION} are"
+        ));
     }
     let mut rest = page.slice(HEAD_BYTES..);
     match kind {

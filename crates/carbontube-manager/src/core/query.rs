@@ -9,6 +9,7 @@ use carbontube_protocol::message::{
 use carbontube_protocol::{JobId, JobType, Timestamp, WorkerId};
 use carbontube_storage::{Log, PageSeq};
 
+use super::cause::Cause;
 use super::history::Entry;
 use super::job::{Job, JobNo};
 use super::machine::Core;
@@ -184,6 +185,7 @@ impl Core {
         }
         let failed: u64 = phases.iter().map(|phase| phase.failed).sum();
         let named = |(name, count): (&&'static str, &u64)| ((*name).to_owned(), *count);
+        let caused = |(cause, count): (&Cause, &u64)| (cause.as_str().to_owned(), *count);
         Stats {
             at: now,
             pipeline: self.definition.name().clone(),
@@ -193,8 +195,10 @@ impl Core {
             success: self.totals.success,
             failed,
             cancelled: self.totals.cancelled,
-            duplicates: self.duplicates.values().sum(),
-            duplicate_causes: self.duplicates.iter().map(named).collect(),
+            duplicates: self.repeats.duplicates.values().sum(),
+            duplicate_causes: self.repeats.duplicates.iter().map(caused).collect(),
+            reruns: self.repeats.reruns.values().sum(),
+            rerun_causes: self.repeats.reruns.iter().map(caused).collect(),
             phases,
             journal: JournalView {
                 pages: self.journal.pages.len() as u64,
@@ -378,7 +382,7 @@ impl Core {
         if self.paused.contains(&job.phase) {
             return format!("phase {job_type} is paused");
         }
-        if self.adopting_until.is_some() && job.ticket < self.recovered_below {
+        if self.is_adopting(job.phase) && job.ticket < self.recovered_below {
             return "the manager has just started and asks workers what they hold".to_owned();
         }
         let of_phase = self.workers.table.values().filter(|w| w.phase == job.phase);
@@ -537,6 +541,7 @@ impl Core {
             job.tries = 0;
             job.losses = 0;
             job.ticket = ticket;
+            job.rare().doubt = None;
         });
         self.journal_change(no, None);
         self.publish_job(no, now, None);

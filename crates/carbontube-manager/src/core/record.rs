@@ -6,8 +6,12 @@
 use bincode::config;
 use bytes::Bytes;
 use carbontube_protocol::message::{AttemptView, ErrorReport, FailureKind, JobState};
-use carbontube_protocol::{AttemptId, JobId, JobType, ManagerId, PipelineName, Timestamp};
+use carbontube_protocol::{
+    Address, AttemptId, JobId, JobType, ManagerId, PipelineName, Timestamp, WorkerId,
+};
 use serde::{Deserialize, Serialize};
+
+use super::cause::Cause;
 
 /// Heads are small; this only stops a damaged one from asking for much memory.
 const HEAD_BYTES_MAX: usize = 4 << 20;
@@ -28,6 +32,59 @@ pub(super) enum Record {
         /// In which way.
         end: End,
     },
+    /// The workers that may hold attempts: all of them. Follows each [`Record::State`];
+    /// a journal without one is from version 1 of its pages and names no worker.
+    Workers(Vec<KnownRecord>),
+    /// From now on this worker may hold attempts, or more of them.
+    Known(KnownRecord),
+    /// What this worker may still hold does not count any more.
+    Unknown {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// How often executions were repeated since the journal began. Follows each
+    /// [`Record::State`].
+    Repeats(RepeatsRecord),
+    /// The live job's last attempt was given up although it may have begun.
+    Doubt {
+        /// The job.
+        id: JobId,
+        /// Why.
+        cause: Cause,
+    },
+    /// Executions may happen a second time from now on.
+    Rerun {
+        /// Why.
+        cause: Cause,
+        /// How many at most.
+        jobs: u64,
+        /// The job, when it is one: its doubt is counted with this.
+        id: Option<JobId>,
+    },
+    /// An execution certainly happened a second time.
+    Duplicate {
+        /// Why.
+        cause: Cause,
+    },
+}
+
+/// A worker that may hold attempts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct KnownRecord {
+    pub(super) worker: WorkerId,
+    pub(super) job_type: JobType,
+    pub(super) address: Address,
+    pub(super) shared: bool,
+    pub(super) original: bool,
+    /// How many attempts it holds at most.
+    pub(super) held_max: u32,
+}
+
+/// Counts of repeated executions, by cause.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct RepeatsRecord {
+    pub(super) reruns: Vec<(Cause, u64)>,
+    pub(super) duplicates: Vec<(Cause, u64)>,
 }
 
 /// Why a job is not live any more.

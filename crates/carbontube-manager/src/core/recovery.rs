@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use carbontube_protocol::message::JobState;
-use carbontube_protocol::{JobId, JobType, ManagerId, PipelineName, Timestamp};
+use carbontube_protocol::{JobId, JobType, ManagerId, PipelineName, Timestamp, WorkerId};
 use carbontube_storage::PageSeq;
 
+use super::cause::{Doubt, Repeats};
 use super::history::{Entry, History};
 use super::job::{Job, Jobs, Rare};
 use super::journal::{Journal, PageUse};
 use super::machine::{Core, PhaseTally, Random};
 use super::pages::Joiner;
 use super::payload::Payloads;
-use super::record::{self, ChangeRecord, End, PastRecord, Record, Standing, StateRecord};
+use super::record::{
+    self, ChangeRecord, End, KnownRecord, PastRecord, Record, Standing, StateRecord,
+};
 use super::series::Series;
 use super::{CoreOptions, RecordSeq};
 use crate::PipelineDefinition;
@@ -67,6 +70,9 @@ pub struct Recovery {
     history: History,
     pages_lost: u64,
     records_unmatched: u64,
+    /// The workers that may hold attempts; none in a journal that does not tell.
+    known: Option<BTreeMap<WorkerId, KnownRecord>>,
+    repeats: Repeats,
 }
 
 /// A live job as the records so far tell it.
@@ -97,6 +103,8 @@ impl Recovery {
             history: History::default(),
             pages_lost: 0,
             records_unmatched: 0,
+            known: None,
+            repeats: Repeats::default(),
         }
     }
 
@@ -179,6 +187,7 @@ impl Recovery {
                     .len()
                     .saturating_sub(super::job::ATTEMPTS_KEPT_MAX);
                 found.rare.attempts.drain(..over);
+                found.rare.doubt = None;
                 found.change = change;
             }
             Record::Ended { id, end } => {
@@ -193,8 +202,46 @@ impl Recovery {
                     }
                 }
             }
+            Record::Workers(known) => {
+                let known = known.into_iter().map(|known| (known.worker, known));
+                self.known = Some(known.collect());
+            }
+            Record::Known(known) => {
+                if let Some(all) = &mut self.known {
+                    all.insert(known.worker, known);
+                }
+            }
+            Record::Unknown { worker } => {
+                if let Some(all) = &mut self.known {
+                    all.remove(&worker);
+                }
+            }
+            Record::Repeats(repeats) => self.repeats = Repeats::of(repeats),
+            Record::Doubt { id, cause } => {
+                if let Some(found) = self.found(&id) {
+                    found.rare.doubt = Some(Doubt {
+                        attempt: None,
+                        cause,
+                        may_have_begun: true,
+                    });
+                }
+            }
+            Record::Rerun { cause, jobs, id } => {
+                *self.repeats.reruns.entry(cause).or_default() += jobs;
+                if let Some(found) = id.and_then(|id| self.found(&id)) {
+                    found.rare.doubt = None;
+                }
+            }
+            Record::Duplicate { cause } => {
+                *self.repeats.duplicates.entry(cause).or_default() += 1;
+            }
         }
         Ok(())
+    }
+
+    fn found(&mut self, id: &JobId) -> Option<&mut Found> {
+        let no = self.ids.get(id)?;
+        self.jobs.get_mut(no)
     }
 
     /// Takes in the history's next page.
@@ -273,6 +320,7 @@ impl Recovery {
             let is_rare = rare.until.is_some()
                 || rare.failure.is_some()
                 || rare.settled.is_some()
+                || rare.doubt.is_some()
                 || rare.traceparent.is_some()
                 || !rare.attempts.is_empty();
             let no = jobs.insert(Job {
@@ -294,7 +342,7 @@ impl Recovery {
         }
         let last_ticket = tickets.last().copied().unwrap_or(0);
         jobs.next_ticket = last_ticket + 1;
-        let waiting: u64 = (0..phases).map(|phase| jobs.counts(phase).enqueued).sum();
+        let is_new = self.state.is_none();
         let state = self.state.map(|(state, _)| state);
         let manager = state.as_ref().map_or(fresh, |state| state.manager);
         let epoch = state.as_ref().map_or(1, |state| state.epoch + 1);
@@ -304,7 +352,6 @@ impl Recovery {
         let paused = state.as_ref().map_or(BTreeSet::new(), |state| {
             state.paused.iter().filter_map(phase_of).collect()
         });
-        let grace = options.adoption_grace;
         let mut core = Core {
             payloads: Payloads::new(options.payload_cache_bytes_max),
             definition,
@@ -326,20 +373,24 @@ impl Recovery {
             paused,
             draining: false,
             stopped: false,
-            adopting_until: (waiting > 0).then(|| now + grace),
+            adoption: None,
+            recovered_after: RecordSeq(0),
+            recovered_doubted: BTreeMap::new(),
             phase_map,
             next_attempt: 1,
             acks: BTreeMap::new(),
             counters: BTreeMap::new(),
-            duplicates: BTreeMap::new(),
+            repeats: self.repeats,
             housekeeping_at: None,
             random: Random(seed),
             options,
         };
         core.count("pages_lost", self.pages_lost);
         core.count("records_unmatched", self.records_unmatched);
+        let is_told = self.known.is_some() || is_new;
+        core.begin_adoption(self.known.unwrap_or_default(), is_told, now);
         core.journal_state();
-        let reason = match core.adopting_until {
+        let reason = match core.adoption {
             Some(_) => "has started, and asks workers what they hold",
             None => "has started",
         };

@@ -5,29 +5,57 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use carbontube_protocol::message::{
     AttemptResult, AttemptView, Cancel, ErrorReport, FailureKind, HandBack, HandBackReason,
-    JobState, Outcome, Results,
+    HeldState, JobState, Outcome, Results,
 };
 use carbontube_protocol::{AttemptId, Timestamp, WorkerId, check_instructions};
 use carbontube_storage::Log;
 
 use super::Effect;
+use super::cause::{Cause, Doubt};
 use super::job::JobNo;
 use super::machine::Core;
 use super::payload::Reason;
 use super::record::{End, FailureRecord};
+use super::worker::Held;
 
 const SETTLED_MAX: usize = 65_536;
+
+/// Whether a job was handed out again after an attempt of it was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeated {
+    /// Not so far.
+    No,
+    /// Yes, and that is counted as a rerun.
+    Counted,
+    /// Yes; it is not counted, as the attempt cannot have begun.
+    Uncounted,
+}
 
 /// What became of recent attempts: `None` when their result was taken, or why they were
 /// given up.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    table: BTreeMap<AttemptId, Option<&'static str>>,
+    table: BTreeMap<AttemptId, Option<(Cause, Repeated)>>,
     order: VecDeque<AttemptId>,
 }
 
 impl Settled {
-    pub(super) fn note(&mut self, attempt: AttemptId, given_up: Option<&'static str>) {
+    pub(super) fn take(&mut self, attempt: AttemptId) {
+        self.note(attempt, None);
+    }
+
+    pub(super) fn give_up(&mut self, attempt: AttemptId, cause: Cause) {
+        self.note(attempt, Some((cause, Repeated::No)));
+    }
+
+    /// An attempt that was given up has a follower.
+    pub(super) fn repeat(&mut self, attempt: AttemptId, to: Repeated) {
+        if let Some(Some((_, repeated))) = self.table.get_mut(&attempt) {
+            *repeated = to;
+        }
+    }
+
+    fn note(&mut self, attempt: AttemptId, given_up: Option<(Cause, Repeated)>) {
         if self.table.insert(attempt, given_up).is_none() {
             self.order.push_back(attempt);
             if self.order.len() > SETTLED_MAX
@@ -42,7 +70,7 @@ impl Settled {
         self.table.get(&attempt) == Some(&None)
     }
 
-    fn given_up(&self, attempt: AttemptId) -> Option<&'static str> {
+    pub(super) fn given_up(&self, attempt: AttemptId) -> Option<(Cause, Repeated)> {
         self.table.get(&attempt).copied().flatten()
     }
 }
@@ -81,10 +109,11 @@ impl Core {
                 self.late_result(&result);
                 // The worker forgets what is acknowledged; if its job still counts as running
                 // there, nobody would end it.
-                self.requeue(self.jobs.no(&result.job), attempt, now);
+                let no = self.jobs.no(&result.job);
+                self.requeue(no, attempt, Some(Cause::Undecided), now);
             }
         }
-        self.settled.note(attempt, None);
+        self.settled.take(attempt);
         self.acknowledge(worker, route, attempt);
     }
 
@@ -117,20 +146,6 @@ impl Core {
         }
     }
 
-    fn late_result(&mut self, result: &AttemptResult) {
-        let cancelled = matches!(
-            result.outcome,
-            Outcome::Failure {
-                kind: FailureKind::Cancelled,
-                ..
-            }
-        );
-        match self.settled.given_up(result.attempt) {
-            Some(cause) if !cancelled => *self.duplicates.entry(cause).or_default() += 1,
-            _ => self.count("results_repeated", 1),
-        }
-    }
-
     fn acknowledge(&mut self, worker: WorkerId, route: u16, attempt: AttemptId) {
         if let Some(worker) = self.workers.table.get(&worker)
             && !worker.original
@@ -143,41 +158,30 @@ impl Core {
         }
     }
 
-    /// The worker does not hold the attempt any more.
-    pub(super) fn release(&mut self, worker: WorkerId, attempt: AttemptId) {
-        if let Some(worker) = self.workers.table.get_mut(&worker) {
-            let known = worker.attempts.remove(&attempt).is_some();
-            if worker.quarantine == Some(attempt) {
-                worker.quarantine = None;
-            }
-            if known || !worker.shared {
-                return;
-            }
-        } else {
-            return;
+    /// The worker does not hold the attempt any more. Gives what was counted, unless the
+    /// attempt is not its own.
+    pub(super) fn release(&mut self, worker: WorkerId, attempt: AttemptId) -> Option<Held> {
+        let worker = self.workers.table.get_mut(&worker)?;
+        let held = worker.release(attempt);
+        if held.is_some() || !worker.shared {
+            return held;
         }
         // Behind a shared address another worker may be the one it is counted with.
-        let pipe = self.workers.table.get(&worker).map(|worker| worker.pipe);
-        let others = pipe.and_then(|pipe| self.workers.pipes.get(&pipe));
-        for other in others.map(|pipe| pipe.workers.clone()).unwrap_or_default() {
-            if let Some(other) = self.workers.table.get_mut(&other) {
-                other.attempts.remove(&attempt);
-                if other.quarantine == Some(attempt) {
-                    other.quarantine = None;
-                }
+        let pipe = self.workers.pipes.get(&worker.pipe)?;
+        let mut found = None;
+        for other in &pipe.workers {
+            if let Some(other) = self.workers.table.get_mut(other) {
+                found = other.release(attempt).or(found);
             }
         }
+        found
     }
 
     fn take_result(&mut self, no: JobNo, worker: WorkerId, result: AttemptResult, now: Timestamp) {
         let Some(job) = self.jobs.job(no) else { return };
         let phase = job.phase;
-        if let Some((other, holder)) = job.attempt
-            && other != result.attempt
-        {
-            let cause = self.settled.given_up(result.attempt);
-            self.settled.note(other, Some(cause.unwrap_or("adoption")));
-            self.send_cancel(holder, other);
+        if let Some(other) = job.attempt.filter(|(other, _)| *other != result.attempt) {
+            self.overtake(result.attempt, other);
         }
         self.measure(phase, &result);
         let mut view = AttemptView {
@@ -263,6 +267,7 @@ impl Core {
             rare.settled = Some(attempt);
             rare.failure = None;
             rare.until = None;
+            rare.doubt = None;
         });
         match changed {
             Some(payload) => {
@@ -314,6 +319,7 @@ impl Core {
             rare.until = until;
             rare.settled = Some(attempt);
             rare.failure = Some(FailureRecord { kind, error });
+            rare.doubt = None;
         });
         self.journal_change(no, Some(view));
         self.publish_job(no, now, worker);
@@ -342,7 +348,9 @@ impl Core {
             detail: String::new(),
         };
         self.jobs.transition(no, JobState::Failed, now, |job| {
-            job.rare().failure = Some(FailureRecord { kind, error });
+            let rare = job.rare();
+            rare.failure = Some(FailureRecord { kind, error });
+            rare.doubt = None;
         });
         self.journal_change(no, None);
         self.publish_job(no, now, worker);
@@ -413,7 +421,7 @@ impl Core {
         self.seen(id, now);
         if let Some(worker) = self.workers.table.get_mut(&id) {
             match hand_back.reason {
-                HandBackReason::Draining => worker.draining = true,
+                HandBackReason::Draining | HandBackReason::Abandoned => worker.draining = true,
                 HandBackReason::Full | HandBackReason::UnknownJobType => {
                     worker.full_until = now + std::time::Duration::from_secs(1);
                 }
@@ -424,21 +432,47 @@ impl Core {
                 self.wake_at(at);
             }
         }
+        let abandoned = hand_back.reason == HandBackReason::Abandoned;
         for back in hand_back.attempts {
-            self.release(id, back.attempt);
-            let no = self.jobs.no(&back.job);
-            self.requeue(no, back.attempt, now);
+            let attempt = back.attempt;
+            let Some(held) = self.release(id, attempt) else {
+                self.count("hand_backs_of_others", 1);
+                continue;
+            };
+            let begun = abandoned || held.reported == Some(HeldState::Running);
+            let cause = begun.then_some(Cause::Abandoned);
+            if let Some(cause) = cause {
+                self.settled.give_up(attempt, cause);
+            }
+            let no = self.jobs.no(&held.job);
+            self.requeue(no, attempt, cause, now);
         }
     }
 
-    /// An attempt is not running anywhere: its job goes back to its place in the queue.
-    pub(super) fn requeue(&mut self, no: Option<JobNo>, attempt: AttemptId, now: Timestamp) {
+    /// An attempt is given up: its job goes back to its place in the queue.
+    pub(super) fn requeue(
+        &mut self,
+        no: Option<JobNo>,
+        attempt: AttemptId,
+        cause: Option<Cause>,
+        now: Timestamp,
+    ) {
         let Some(no) = no else { return };
         let current = self.jobs.job(no).and_then(|job| job.attempt);
-        if current.is_some_and(|(current, _)| current == attempt) {
-            self.jobs.transition(no, JobState::Enqueued, now, |_| {});
-            self.publish_job(no, now, None);
+        if current.is_none_or(|(current, _)| current != attempt) {
+            return;
         }
+        self.jobs.transition(no, JobState::Enqueued, now, |job| {
+            if let Some(cause) = cause {
+                job.rare().doubt = Some(Doubt {
+                    attempt: Some(attempt),
+                    cause,
+                    may_have_begun: cause.may_have_begun(),
+                });
+            }
+        });
+        self.journal_doubt(no);
+        self.publish_job(no, now, None);
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use carbontube_protocol::message::{HeldState, WorkerStatus};
 use carbontube_protocol::{Address, AttemptId, JobId, Timestamp, WorkerId};
 
+use super::adoption::Known;
 use super::effect::{PipeId, RecordSeq};
 
 /// An attempt that is counted with a worker.
@@ -29,6 +30,10 @@ pub(super) struct Worker {
     pub(super) shared: bool,
     pub(super) original: bool,
     pub(super) pipe: PipeId,
+    /// Whether it has announced itself since this start.
+    pub(super) heard: bool,
+    /// What the journal knows of it; none while it cannot hold an attempt.
+    pub(super) known: Option<Known>,
     pub(super) slots: u32,
     pub(super) draining: bool,
     /// It was asked to drain; asked again until its heartbeats say that it does.
@@ -52,6 +57,14 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn held(&self) -> u32 {
         u32::try_from(self.attempts.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Takes an attempt off it.
+    pub(super) fn release(&mut self, attempt: AttemptId) -> Option<Held> {
+        if self.quarantine == Some(attempt) {
+            self.quarantine = None;
+        }
+        self.attempts.remove(&attempt)
     }
 
     /// The attempts that may not have started: reported queued, or beyond the slots in
@@ -112,7 +125,7 @@ impl Workers {
             WorkerStatus::Lost
         } else if worker.draining {
             WorkerStatus::Draining
-        } else if self.pipes.get(&worker.pipe).is_some_and(|pipe| pipe.up) {
+        } else if worker.heard && self.pipes.get(&worker.pipe).is_some_and(|pipe| pipe.up) {
             WorkerStatus::Available
         } else {
             WorkerStatus::Connecting

@@ -305,11 +305,16 @@ pub struct Stats {
     pub failed: u64,
     /// Jobs cancelled since the journal began.
     pub cancelled: u64,
-    /// Attempts since this start that ran although another attempt of the same phase
-    /// also ended: each is counted by cause in `duplicate_causes`.
+    /// Executions that certainly happened a second time, since the journal began: both
+    /// reported how they ended. Each is among the `reruns`.
     pub duplicates: u64,
     /// Why: `(cause, count)`.
     pub duplicate_causes: Vec<(String, u64)>,
+    /// Executions that may have happened a second time, since the journal began: an
+    /// attempt that may have begun was given up and its job handed out again.
+    pub reruns: u64,
+    /// Why: `(cause, count)`.
+    pub rerun_causes: Vec<(String, u64)>,
     /// Each phase, in order.
     pub phases: Vec<PhaseStats>,
     /// The journal.

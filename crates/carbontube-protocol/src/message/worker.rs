@@ -141,6 +141,9 @@ pub enum HandBackReason {
     UnknownJobType,
     /// The worker holds as much as it can.
     Full,
+    /// The worker had begun them and stopped them before their end: they may have had
+    /// effects, and run again elsewhere.
+    Abandoned,
 }
 
 /// The worker's last word: it holds nothing any more and goes.

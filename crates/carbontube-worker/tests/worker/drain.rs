@@ -70,7 +70,7 @@ fn drain_hands_back_what_outlasts_the_grace_period() {
         let end = ends(worker);
         handle.drain();
         let hand_back = manager.hand_back().await;
-        assert_eq!(hand_back.reason, HandBackReason::Draining);
+        assert_eq!(hand_back.reason, HandBackReason::Abandoned);
         assert_eq!(hand_back.attempts[0].attempt, attempt(1));
         assert!(matches!(manager.received().await, Message::Goodbye(_)));
         soon("the end", end).await;

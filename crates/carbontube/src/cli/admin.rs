@@ -282,12 +282,13 @@ pub(crate) fn stats(arguments: StatsArguments) -> Outcome<Exit> {
         }
         let style = Style::stdout();
         let mut out = format!(
-            "{}: {}\n{} succeeded, {} failed, {} cancelled, {} ran twice\n",
+            "{}: {}\n{} succeeded, {} failed, {} cancelled, {} may have run twice, {} certainly did\n",
             style.strong(format!("pipeline {}", info.pipeline)),
             name_of(&info.state),
             stats.success,
             stats.failed,
             stats.cancelled,
+            stats.reruns,
             stats.duplicates,
         );
         let mut rows = table(&[
@@ -333,8 +334,12 @@ pub(crate) fn stats(arguments: StatsArguments) -> Outcome<Exit> {
                 harmless(trouble)
             ));
         }
+        for (cause, count) in &stats.rerun_causes {
+            let line = format!("may have run twice: {count} ({})\n", harmless(cause));
+            out.push_str(&line);
+        }
         for (cause, count) in &stats.duplicate_causes {
-            out.push_str(&format!("ran twice: {count} because {}\n", harmless(cause)));
+            out.push_str(&format!("ran twice: {count} ({})\n", harmless(cause)));
         }
         for (name, count) in stats.counters.iter().filter(|counter| tells(counter)) {
             let line = format!("{}: {count}", harmless(name));

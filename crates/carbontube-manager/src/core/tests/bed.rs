@@ -98,6 +98,7 @@ pub(super) struct SimWorker {
     pub(super) alive: bool,
     pub(super) beat: u64,
     pub(super) draining: bool,
+    pub(super) shared: bool,
 }
 
 pub(super) struct Bed {
@@ -117,6 +118,8 @@ pub(super) struct Bed {
     pub(super) stopped: bool,
     pub(super) commits_undone: VecDeque<Commit>,
     pub(super) deliver: bool,
+    /// Whether workers answer a hello at once.
+    pub(super) answers: bool,
 }
 
 impl Bed {
@@ -144,6 +147,7 @@ impl Bed {
             stopped: false,
             commits_undone: VecDeque::new(),
             deliver: true,
+            answers: true,
         };
         bed.settle();
         bed
@@ -288,6 +292,13 @@ impl Bed {
                     .retain(|(_, job)| !cancel.attempts.contains(&job.attempt));
             }
             Message::Drain(_) => worker.draining = true,
+            Message::Hello(_) => {
+                let id = *id;
+                if self.answers {
+                    inputs.extend(self.heartbeat(id).map(Input::Heartbeat));
+                }
+                return;
+            }
             _ => {}
         }
         let slots = worker.slots;
@@ -311,6 +322,7 @@ impl Bed {
                 alive: true,
                 beat: 0,
                 draining: false,
+                shared: false,
             },
         );
         self.beat(id);
@@ -318,10 +330,15 @@ impl Bed {
     }
 
     pub(super) fn beat(&mut self, id: WorkerId) {
+        if let Some(beat) = self.heartbeat(id) {
+            self.input(Input::Heartbeat(beat));
+        }
+    }
+
+    /// What the worker says of itself now, if it lives.
+    pub(super) fn heartbeat(&mut self, id: WorkerId) -> Option<Heartbeat> {
         let manager = self.core.manager_id();
-        let Some(worker) = self.workers.get_mut(&id).filter(|w| w.alive) else {
-            return;
-        };
+        let worker = self.workers.get_mut(&id).filter(|w| w.alive)?;
         worker.beat += 1;
         let held = |job: &DispatchedJob, state| Held {
             attempt: job.attempt,
@@ -343,12 +360,12 @@ impl Bed {
             phase: result.phase,
             state: HeldState::Done,
         }));
-        let beat = Heartbeat {
+        Some(Heartbeat {
             worker: id,
             sequence: worker.beat,
             job_type: JobType::new(&worker.job_type).expect("a name"),
             address: address_of(id),
-            shared_address: false,
+            shared_address: worker.shared,
             slots: u32::try_from(worker.slots).expect("few"),
             state: if worker.draining {
                 WorkerState::Draining
@@ -367,8 +384,7 @@ impl Bed {
             pid: 1,
             started_at: Timestamp(1),
             version: "test".to_owned(),
-        };
-        self.input(Input::Heartbeat(beat));
+        })
     }
 
     pub(super) fn enqueue(&mut self, ids: &[&str]) -> Vec<EnqueueOutcome> {

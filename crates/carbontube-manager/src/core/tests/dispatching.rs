@@ -128,7 +128,9 @@ fn restarted_manager_adopts_what_runs_and_runs_nothing_twice() {
     let mut bed = Bed::new(&["one"]);
     let worker = bed.add_worker(1, "one", 2);
     bed.enqueue(&["a", "b", "c"]);
+    bed.answers = false;
     bed.restart();
+    bed.answers = true;
     bed.add_worker(2, "one", 4);
     assert!(
         bed.runs(worker_id(2)).is_empty(),

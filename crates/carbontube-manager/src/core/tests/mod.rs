@@ -5,4 +5,6 @@ mod dispatching;
 mod insight;
 mod journaling;
 mod random;
+mod repeating;
+mod restarting;
 mod scripts;

@@ -112,7 +112,7 @@ fn failure_is_tried_again_until_attempts_are_used_up() {
             skipped: 0
         }
     );
-    assert_eq!(bed.state("a"), Some(JobState::Enqueued));
+    assert_eq!(bed.state("a"), Some(JobState::Running));
 }
 
 #[test]

@@ -1,0 +1,246 @@
+//! A restarted manager: whom it waits for, and for how long.
+
+use std::time::Duration;
+
+use carbontube_protocol::message::{Goodbye, JobState, ManagerState, Outcome};
+use carbontube_protocol::{JobType, ManagerId};
+use carbontube_storage::Log;
+
+use super::bed::{Bed, Disk, id, pipeline};
+use crate::core::pages::Tail;
+use crate::core::record::{self, ChangeRecord, JobRecord, Record, Standing, StateRecord, Totals};
+use crate::core::{CoreOptions, Input};
+
+#[test]
+fn manager_serves_at_once_when_every_known_worker_has_answered() {
+    let mut bed = Bed::new(&["one"]);
+    let first = bed.add_worker(1, "one", 2);
+    let second = bed.add_worker(2, "one", 1);
+    bed.enqueue(&["a", "b", "c", "d", "e"]);
+    bed.workers.get_mut(&second).expect("it is there").slots = 3;
+    bed.restart();
+    assert_eq!(bed.core.state(), ManagerState::Running, "no time has passed");
+    assert_eq!(bed.runs(first).len(), 2);
+    assert_eq!(bed.runs(second).len(), 3, "its new slots are used at once");
+    let stats = bed.stats();
+    assert_eq!((stats.duplicates, stats.reruns), (0, 0));
+}
+
+#[test]
+fn recovered_jobs_wait_for_the_last_known_worker_of_their_phase_only() {
+    let mut bed = Bed::new(&["one", "two"]);
+    let slow = bed.add_worker(1, "one", 1);
+    let two = bed.add_worker(2, "two", 1);
+    bed.enqueue(&["a"]);
+    bed.finish(slow, "a", Outcome::Success, "");
+    assert_eq!(bed.runs(two), ["a"]);
+    bed.workers.get_mut(&two).expect("it is there").running.clear();
+    bed.enqueue(&["b"]);
+    bed.answers = false;
+    bed.restart();
+    let other = bed.add_worker(3, "one", 4);
+    bed.beat(two);
+    assert_eq!(bed.runs(two), ["a"], "all of its phase have answered");
+    assert!(bed.runs(other).is_empty(), "b may run at the first");
+    bed.beat(slow);
+    assert_eq!(bed.state("b"), Some(JobState::Running));
+    assert!(bed.runs(other).is_empty(), "b runs at the first");
+    assert_eq!(bed.core.state(), ManagerState::Running);
+}
+
+#[test]
+fn word_from_before_the_hello_does_not_end_the_wait() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let mut early = bed.heartbeat(worker).expect("it lives");
+    early.managers[0].held.clear();
+    bed.answers = false;
+    bed.restart();
+    // The dispatch of the former epoch may still stand in the worker's socket.
+    bed.input(Input::Heartbeat(early));
+    let other = bed.add_worker(2, "one", 1);
+    assert!(bed.runs(other).is_empty());
+    bed.beat(worker);
+    assert!(bed.runs(other).is_empty(), "it is where it was");
+    assert_eq!(bed.stats().reruns, 0);
+}
+
+#[test]
+fn worker_that_does_not_answer_costs_the_grace_and_is_counted() {
+    let mut bed = Bed::new(&["one"]);
+    let gone = bed.add_worker(1, "one", 2);
+    bed.enqueue(&["a", "b", "c", "d", "e"]);
+    bed.workers.get_mut(&gone).expect("it is there").alive = false;
+    bed.restart();
+    let other = bed.add_worker(2, "one", 5);
+    bed.pass(Duration::from_millis(2999));
+    assert!(bed.runs(other).is_empty());
+    bed.pass(Duration::from_millis(1));
+    assert_eq!(bed.runs(other).len(), 5);
+    let stats = bed.stats();
+    let cause = "worker did not report after a restart".to_owned();
+    assert_eq!(stats.rerun_causes, [(cause.clone(), 2)], "it had two slots");
+    // It was only cut off: what it ran does not count a second time.
+    for job in ["a", "b"] {
+        bed.finish(gone, job, Outcome::Success, "");
+        assert!(!bed.runs(other).contains(&job.to_owned()), "it is cancelled");
+    }
+    let stats = bed.stats();
+    assert_eq!(stats.rerun_causes, [(cause.clone(), 2)]);
+    assert_eq!(stats.success, 2);
+    bed.restart();
+    assert_eq!(bed.stats().rerun_causes, [(cause, 2)], "counts survive");
+}
+
+#[test]
+fn phase_without_known_workers_does_not_wait() {
+    let mut bed = Bed::new(&["one"]);
+    bed.enqueue(&["a"]);
+    bed.restart();
+    let worker = bed.add_worker(1, "one", 1);
+    assert_eq!(bed.runs(worker), ["a"]);
+}
+
+#[test]
+fn workers_that_left_or_were_lost_are_not_waited_for() {
+    let mut bed = Bed::new(&["one"]);
+    let left = bed.add_worker(1, "one", 1);
+    let lost = bed.add_worker(2, "one", 1);
+    bed.enqueue(&["a", "b", "c"]);
+    bed.finish(left, "a", Outcome::Success, "");
+    bed.workers.get_mut(&lost).expect("it is there").alive = false;
+    for _ in 0..6 {
+        bed.beat(left);
+        bed.pass(Duration::from_secs(1));
+    }
+    bed.finish(left, "c", Outcome::Success, "");
+    bed.finish(left, "b", Outcome::Success, "");
+    bed.input(Input::Goodbye(Goodbye { worker: left }));
+    bed.enqueue(&["d"]);
+    bed.workers.get_mut(&left).expect("it is there").alive = false;
+    bed.restart();
+    let worker = bed.add_worker(3, "one", 1);
+    assert_eq!(bed.runs(worker), ["d"]);
+}
+
+#[test]
+fn worker_is_written_down_before_it_is_handed_anything() {
+    let mut bed = Bed::new(&["one"]);
+    bed.enqueue(&["a"]);
+    bed.store_works = false;
+    let worker = bed.add_worker(1, "one", 1);
+    assert!(bed.runs(worker).is_empty());
+    bed.store_works = true;
+    bed.settle();
+    assert_eq!(bed.runs(worker), ["a"]);
+    bed.store_works = false;
+    bed.finish(worker, "a", Outcome::Success, "");
+    bed.beat(worker);
+    assert_eq!(bed.runs(worker).len(), 0);
+}
+
+#[test]
+fn known_workers_outlive_many_pages() {
+    let options = CoreOptions {
+        page_bytes: 1024,
+        ..CoreOptions::default()
+    };
+    let mut bed = Bed::with(pipeline(&["one", "two"]), options);
+    bed.duration = |job| match job.to_string().as_str() {
+        "a" => Duration::from_secs(1_000_000),
+        _ => Duration::from_millis(1),
+    };
+    let first = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let second = bed.add_worker(2, "two", 1);
+    let helper = bed.add_worker(3, "one", 1);
+    for round in 0..300 {
+        bed.enqueue(&[&format!("j{round}")]);
+        bed.run(Duration::from_secs(1));
+    }
+    assert_eq!(bed.runs(first), ["a"]);
+    bed.answers = false;
+    for worker in [second, helper] {
+        bed.workers.get_mut(&worker).expect("it is there").alive = false;
+    }
+    bed.restart();
+    let other = bed.add_worker(4, "one", 1);
+    assert!(bed.runs(other).is_empty(), "a may run at the first");
+    bed.beat(first);
+    assert_eq!(bed.state("a"), Some(JobState::Running));
+    let pages = bed.disk.0.keys().filter(|(log, _)| *log == Log::Journal.tag());
+    assert!(pages.count() < 1000);
+}
+
+#[test]
+fn shared_address_is_waited_for_to_the_end() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.workers.get_mut(&worker).expect("it is there").shared = true;
+    bed.beat(worker);
+    bed.enqueue(&["a"]);
+    let sim = bed.workers.get_mut(&worker).expect("it is there");
+    sim.running.clear();
+    bed.restart();
+    bed.beat(worker);
+    assert_eq!(bed.core.state(), ManagerState::Adopting);
+    assert!(bed.runs(worker).is_empty(), "a device may still hold it");
+    bed.pass(Duration::from_secs(3));
+    assert_eq!(bed.runs(worker), ["a"]);
+}
+
+#[test]
+fn journal_of_version_one_is_read_and_waited_for_in_full() {
+    let job_type = JobType::new("one").expect("a name");
+    let mut tail = Tail::new(carbontube_storage::PageSeq::FIRST, 1024);
+    let manager = ManagerId::from_bytes([3; 16]);
+    let state = Record::State(StateRecord {
+        manager,
+        epoch: 4,
+        pipeline: pipeline(&["one"]).name().clone(),
+        phases: vec![job_type.clone()],
+        paused_all: false,
+        paused: Vec::new(),
+        totals: Totals::default(),
+    });
+    tail.append(&record::encode(&state, &[]));
+    let job = Record::Job(JobRecord {
+        accepted: true,
+        enqueued_at: carbontube_protocol::Timestamp(1),
+        traceparent: None,
+        attempts: Vec::new(),
+        change: ChangeRecord {
+            id: id("a"),
+            job_type,
+            standing: Standing::Ready,
+            tries: 0,
+            losses: 0,
+            ticket: 1,
+            changed_at: carbontube_protocol::Timestamp(1),
+            settled: None,
+            failure: None,
+            attempt: None,
+        },
+    });
+    tail.append(&record::encode(&job, b"{}"));
+    let mut disk = Disk::default();
+    for (seq, page) in tail.take() {
+        let mut page = page.to_vec();
+        page[0] = 1;
+        disk.0.insert((Log::Journal.tag(), seq.0), page.into());
+    }
+    let mut bed = Bed::new(&["one"]);
+    bed.disk = disk;
+    bed.restart();
+    assert_eq!((bed.core.manager_id(), bed.core.epoch()), (manager, 5));
+    assert_eq!(bed.core.state(), ManagerState::Adopting);
+    let worker = bed.add_worker(1, "one", 1);
+    assert!(bed.runs(worker).is_empty(), "nobody knows who holds it");
+    bed.pass(Duration::from_secs(3));
+    assert_eq!(bed.runs(worker), ["a"]);
+    assert_eq!(bed.stats().enqueued, 1);
+    bed.restart();
+    assert_eq!(bed.core.state(), ManagerState::Running);
+    assert_eq!(bed.runs(worker), ["a"]);
+}
