@@ -203,7 +203,7 @@ impl Core {
     }
 
     /// All workers that may hold attempts.
-    pub(super) fn known_workers(&self) -> Vec<KnownRecord> {
+    pub(super) fn holders(&self) -> Vec<KnownRecord> {
         let known = self.workers.table.iter();
         let known = known.filter_map(|(id, worker)| Some((*id, worker.known?)));
         known

@@ -99,21 +99,19 @@ impl Repeats {
 impl Core {
     /// Counts executions that may happen a second time. What causes them waits for the
     /// record, so that no crash hides them.
-    pub(super) fn count_rerun(
-        &mut self,
-        cause: Cause,
-        jobs: u64,
-        no: Option<JobNo>,
-    ) -> RecordSeq {
+    pub(super) fn count_rerun(&mut self, cause: Cause, jobs: u64, no: Option<JobNo>) -> RecordSeq {
         *self.repeats.reruns.entry(cause).or_default() += jobs;
-        let id = no.and_then(|no| self.jobs.job(no)).map(|job| job.id.clone());
+        let id = no
+            .and_then(|no| self.jobs.job(no))
+            .map(|job| job.id.clone());
         self.journal.append(&Record::Rerun { cause, jobs, id }, &[]);
         self.journal.last
     }
 
     fn count_duplicate(&mut self, cause: Cause) {
         *self.repeats.duplicates.entry(cause).or_default() += 1;
-        self.journal.append(&Record::Duplicate { cause }, &Bytes::new());
+        self.journal
+            .append(&Record::Duplicate { cause }, &Bytes::new());
     }
 
     /// The job is handed out again: tells what the dispatch must wait for.

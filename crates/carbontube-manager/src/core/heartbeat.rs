@@ -291,7 +291,11 @@ impl Core {
             }
         }
         for attempt in lost {
-            let cause = if shared { Cause::Unreported } else { Cause::LostOnTheWay };
+            let cause = if shared {
+                Cause::Unreported
+            } else {
+                Cause::LostOnTheWay
+            };
             self.give_up(id, attempt, cause, now);
         }
         if !stalled.is_empty() {

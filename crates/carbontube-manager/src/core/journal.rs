@@ -212,7 +212,7 @@ impl Core {
         self.journal.since_state = 0;
         let (home, _) = self.journal.append(&record, &[]);
         self.journal.state_home = home;
-        let workers = Record::Workers(self.known_workers());
+        let workers = Record::Workers(self.holders());
         self.journal.append(&workers, &[]);
         let repeats = Record::Repeats(self.repeats.record());
         self.journal.append(&repeats, &[]);

@@ -153,10 +153,16 @@ impl Core {
         self.counters.iter().map(|(name, count)| (*name, *count))
     }
 
-    /// Duplicate executions by cause.
+    /// Executions that certainly happened a second time, by cause, since the journal began.
     pub fn duplicates_counted(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.duplicates
-            .iter()
-            .map(|(cause, count)| (*cause, *count))
+        let counts = self.repeats.duplicates.iter();
+        counts.map(|(cause, count)| (cause.as_str(), *count))
+    }
+
+    /// Executions that may have happened a second time, by cause, since the journal began.
+    /// The duplicates are among them.
+    pub fn reruns_counted(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = self.repeats.reruns.iter();
+        counts.map(|(cause, count)| (cause.as_str(), *count))
     }
 }

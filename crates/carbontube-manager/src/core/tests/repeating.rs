@@ -127,7 +127,11 @@ fn what_was_lost_on_the_way_is_no_rerun() {
     let mut bed = Bed::new(&["one"]);
     let worker = bed.add_worker(1, "one", 1);
     bed.enqueue(&["a"]);
-    bed.workers.get_mut(&worker).expect("it is there").running.clear();
+    bed.workers
+        .get_mut(&worker)
+        .expect("it is there")
+        .running
+        .clear();
     bed.beat(worker);
     assert_eq!(bed.runs(worker), ["a"]);
     assert_eq!(reruns(&mut bed), []);

@@ -19,7 +19,11 @@ fn manager_serves_at_once_when_every_known_worker_has_answered() {
     bed.enqueue(&["a", "b", "c", "d", "e"]);
     bed.workers.get_mut(&second).expect("it is there").slots = 3;
     bed.restart();
-    assert_eq!(bed.core.state(), ManagerState::Running, "no time has passed");
+    assert_eq!(
+        bed.core.state(),
+        ManagerState::Running,
+        "no time has passed"
+    );
     assert_eq!(bed.runs(first).len(), 2);
     assert_eq!(bed.runs(second).len(), 3, "its new slots are used at once");
     let stats = bed.stats();
@@ -34,7 +38,11 @@ fn recovered_jobs_wait_for_the_last_known_worker_of_their_phase_only() {
     bed.enqueue(&["a"]);
     bed.finish(slow, "a", Outcome::Success, "");
     assert_eq!(bed.runs(two), ["a"]);
-    bed.workers.get_mut(&two).expect("it is there").running.clear();
+    bed.workers
+        .get_mut(&two)
+        .expect("it is there")
+        .running
+        .clear();
     bed.enqueue(&["b"]);
     bed.answers = false;
     bed.restart();
@@ -84,7 +92,10 @@ fn worker_that_does_not_answer_costs_the_grace_and_is_counted() {
     // It was only cut off: what it ran does not count a second time.
     for job in ["a", "b"] {
         bed.finish(gone, job, Outcome::Success, "");
-        assert!(!bed.runs(other).contains(&job.to_owned()), "it is cancelled");
+        assert!(
+            !bed.runs(other).contains(&job.to_owned()),
+            "it is cancelled"
+        );
     }
     let stats = bed.stats();
     assert_eq!(stats.rerun_causes, [(cause.clone(), 2)]);
@@ -169,7 +180,11 @@ fn known_workers_outlive_many_pages() {
     assert!(bed.runs(other).is_empty(), "a may run at the first");
     bed.beat(first);
     assert_eq!(bed.state("a"), Some(JobState::Running));
-    let pages = bed.disk.0.keys().filter(|(log, _)| *log == Log::Journal.tag());
+    let pages = bed
+        .disk
+        .0
+        .keys()
+        .filter(|(log, _)| *log == Log::Journal.tag());
     assert!(pages.count() < 1000);
 }
 
