@@ -52,7 +52,7 @@ impl Pipe {
 /// What goes down a pipe.
 #[derive(Debug)]
 enum Outgoing {
-    Message(Message),
+    Message(Box<Message>),
     Frame(Bytes),
 }
 
@@ -95,7 +95,7 @@ impl Pipes {
     }
 
     pub(crate) fn send(&self, pipe: PipeId, message: Message) {
-        self.pass(pipe, Outgoing::Message(message));
+        self.pass(pipe, Outgoing::Message(Box::new(message)));
     }
 
     pub(crate) fn send_frame(&self, pipe: PipeId, frame: Bytes) {

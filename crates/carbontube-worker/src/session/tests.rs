@@ -463,7 +463,7 @@ fn drain_hands_back_queued_then_what_outlasts_the_grace_then_says_goodbye() {
     assert!(desk.session.take_effects().heartbeat);
     desk.session.abandon_running();
     desk.session.goodbye();
-    assert_eq!(desk.sends(0), ["Draining [2]", "Draining [1]", "goodbye"]);
+    assert_eq!(desk.sends(0), ["Draining [2]", "Abandoned [1]", "goodbye"]);
     desk.succeed(running);
     assert_eq!(
         (desk.session.load(), desk.sends(0)),

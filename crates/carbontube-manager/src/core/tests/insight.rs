@@ -191,7 +191,7 @@ fn failures_are_grouped_by_what_they_have_in_common() {
             skipped: 0
         }
     );
-    assert_eq!(bed.state("a"), Some(JobState::Enqueued));
+    assert_eq!(bed.state("a"), Some(JobState::Running));
     let rest = Query::Discard {
         selector: Selector::Group { group, limit: None },
     };
