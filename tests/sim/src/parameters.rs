@@ -105,6 +105,18 @@ pub struct ClientParameters {
     pub cancels: f64,
     /// How often it enqueues a job again under the same id.
     pub repeats: f64,
+    /// How many of its links lead to the manager: more than one tries the going over.
+    pub links: usize,
+    /// How often a job gets an id that the client made up.
+    pub made_up: f64,
+    /// How often a job goes to the pull address, where nobody confirms it.
+    pub unconfirmed: f64,
+    /// How often a job is one that must be refused.
+    pub bad: f64,
+    /// How often it asks something, between two messages.
+    pub asks: f64,
+    /// How often it pauses the pipeline, to resume it a little later.
+    pub pauses: f64,
 }
 
 /// The network.
@@ -321,6 +333,12 @@ fn client(r: &mut Rng) -> ClientParameters {
         waits: r.u32(0..3) > 0,
         cancels: rate(r, 0.3, 0.2),
         repeats: rate(r, 0.3, 0.3),
+        links: pick(r, &[1, 1, 2]),
+        made_up: pick(r, &[0.0, 0.5, 1.0]),
+        unconfirmed: rate(r, 0.3, 0.3),
+        bad: rate(r, 0.2, 0.1),
+        asks: rate(r, 0.5, 0.5),
+        pauses: rate(r, 0.1, 0.1),
     }
 }
 
