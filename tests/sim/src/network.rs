@@ -357,7 +357,8 @@ impl Context {
         Sent::Accepted
     }
 
-    /// Sends back on the connection of a link; dropped when it is gone or not read.
+    /// Sends back on the connection of a link; dropped when it is gone, which it is for one
+    /// that does not read.
     pub fn answer(&mut self, id: LinkId, frames: Frames) -> bool {
         let most = self.parameters.network.wire_messages * 4;
         let latency = self.latency();
@@ -365,7 +366,13 @@ impl Context {
         let Some(link) = self.network.links.get_mut(&id) else {
             return false;
         };
-        if !link.up || link.half_open || link.back.in_flight.len() >= most {
+        if !link.up || link.half_open {
+            return false;
+        }
+        if link.back.in_flight.len() >= most {
+            // The ROUTER lets go of a peer that does not read.
+            self.counts.bump("clients that did not read");
+            self.break_link(id);
             return false;
         }
         let at = (now + latency + link.back.slow).max(link.back.last_at);

@@ -105,6 +105,8 @@ pub struct ClientParameters {
     pub cancels: f64,
     /// How often it enqueues a job again under the same id.
     pub repeats: f64,
+    /// How often it has a failed job tried again or discarded.
+    pub retries: f64,
     /// How many of its links lead to the manager: more than one tries the going over.
     pub links: usize,
     /// How often a job gets an id that the client made up.
@@ -333,6 +335,7 @@ fn client(r: &mut Rng) -> ClientParameters {
         waits: r.u32(0..3) > 0,
         cancels: rate(r, 0.3, 0.2),
         repeats: rate(r, 0.3, 0.3),
+        retries: rate(r, 0.3, 0.5),
         links: pick(r, &[1, 1, 2]),
         made_up: pick(r, &[0.0, 0.5, 1.0]),
         unconfirmed: rate(r, 0.3, 0.3),

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use carbontube_client::testing::{CallId, News, Window, job_with_made_up_id};
 use carbontube_client::{ClientError, NewJob, Receipt};
-use carbontube_protocol::message::{Code, Enqueue, JobFilter, Query, Selector};
+use carbontube_protocol::message::{Code, Enqueue, JobFilter, JobState, Query, Selector};
 use carbontube_protocol::{JobId, Message, PipelineName, Timestamp, encode};
 
 use super::Process;
 use crate::context::Context;
 use crate::network::{Frames, Sent};
-use crate::oracle::Told;
+use crate::oracle::{Asked, Told};
 use crate::parameters::ClientParameters;
 
 /// The least pause between two messages, so that time goes on.
@@ -34,6 +34,8 @@ pub(super) enum Errand {
     Pause,
     /// To resume it.
     Resume,
+    /// To have this tried again.
+    Retry(JobId),
     /// Anything else, of which nothing depends on the answer.
     Ask,
 }
@@ -174,7 +176,9 @@ impl User {
             .filter_map(|job| self.gathered.remove(job.id()))
             .collect();
         for wish in &wishes {
-            context.oracle.sent(context.now, &wish.id);
+            context
+                .oracle
+                .sent(context.now, &wish.id, &wish.instructions);
         }
         let ids: Vec<String> = wishes.iter().map(|wish| wish.id.to_string()).collect();
         context.note(process.me, format_args!("enqueues {}", ids.join(", ")));
@@ -252,7 +256,9 @@ impl User {
                 encode(&message, process.options.codec)
             }
         };
-        context.oracle.sent(context.now, &wish.id);
+        context
+            .oracle
+            .sent(context.now, &wish.id, &wish.instructions);
         let sent = context.send(process.push, frames);
         let id = &wish.id;
         context.note(process.me, format_args!("hands {id} over ({sent:?})"));
@@ -273,6 +279,18 @@ impl User {
             }
             Err(_) => self.unwatched = ids,
         }
+    }
+
+    /// Asks for a change of a job.
+    fn change(&self, what: Asked, id: JobId, process: &mut Process, context: &mut Context) {
+        context.oracle.asked(context.now, &id, what);
+        let selector = Selector::Ids(vec![id.clone()]);
+        let (query, errand) = match what {
+            Asked::Cancel => (Query::Cancel { selector }, Errand::Ask),
+            Asked::Retry => (Query::Retry { selector }, Errand::Retry(id)),
+            Asked::Discard => (Query::Discard { selector }, Errand::Ask),
+        };
+        self.ask(process, query, errand, context);
     }
 
     fn question(&self, context: &mut Context) -> Query {
@@ -348,6 +366,13 @@ impl User {
                         result: job.result,
                     };
                     context.oracle.told(context.now, &job.id, told);
+                    if state == Some(JobState::Failed) && context.fault(self.parameters.retries) {
+                        let what = match context.random.bool() {
+                            true => Asked::Retry,
+                            false => Asked::Discard,
+                        };
+                        self.change(what, job.id, process, context);
+                    }
                 }
                 if !open.is_empty() {
                     process.errands.insert(call, Errand::Wait(open));
@@ -364,6 +389,10 @@ impl User {
                 if matches!(news, News::Answered(_)) && late.is_some_and(|at| at < context.now) {
                     self.paused = false;
                 }
+            }
+            // Whether it was retried or not: it is known how it ends.
+            (Errand::Retry(id), _) => {
+                self.unwatched.insert(id);
             }
             (Errand::Pause, _) => self.pausing = false,
             (Errand::Ask, News::Failed(error)) => {
@@ -401,8 +430,7 @@ impl User {
             self.unwatched.insert(id.clone());
         }
         if context.chance(self.parameters.cancels) {
-            let selector = Selector::Ids(vec![id]);
-            self.ask(process, Query::Cancel { selector }, Errand::Ask, context);
+            self.change(Asked::Cancel, id, process, context);
         }
         if wish.kind == Kind::Named && context.chance(self.parameters.repeats) {
             self.wishes.push_back(wish);
@@ -420,7 +448,7 @@ impl User {
             }
             Errand::Wait(open) => self.unwatched.extend(open),
             Errand::Pause | Errand::Resume => self.pausing = false,
-            Errand::Ask => {}
+            Errand::Ask | Errand::Retry(_) => {}
         }
     }
 }
