@@ -28,7 +28,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use carbontube_storage::{
-    Backend, Batch, Damage, Log, PageSeq, PagedStore, StoreError, VisitFrame,
+    Backend, Batch, Bounds, Damage, Frame, Head, Log, PageSeq, PagedStore, StoreError, VisitFrame,
 };
 use fastrand::Rng;
 
@@ -225,6 +225,34 @@ impl VirtualDisk {
     /// What was once served other than it was stored, if anything.
     pub fn audit(&self) -> Option<String> {
         self.lock().audit.clone()
+    }
+
+    /// The pages that a log was given, whatever their bytes on the disk are.
+    ///
+    /// # Errors
+    /// When the disk was given something that is no page.
+    pub fn pages(&self, log: Log) -> Result<Vec<(PageSeq, Vec<u8>)>, String> {
+        let disk = self.lock();
+        let range = (log, PageSeq(0))..=(log, PageSeq(u64::MAX));
+        let pages = disk.truth.pages.range(range);
+        pages
+            .map(|((_, seq), bytes)| {
+                let frame = Frame::decode(bytes).map_err(|error| format!("page {seq}: {error}"))?;
+                Ok((*seq, frame.page.to_vec()))
+            })
+            .collect()
+    }
+
+    /// The range of pages that the journal was given; none before it is made.
+    pub fn journal_bounds(&self) -> Option<Bounds> {
+        let disk = self.lock();
+        let head = Head::decode(disk.truth.head.as_ref()?).ok()?;
+        Some(head.journal)
+    }
+
+    /// Whether nobody knows what became of the last commit.
+    pub fn is_in_doubt(&self) -> bool {
+        self.lock().truth.in_doubt.is_some()
     }
 
     /// How many syncs the disk was asked for.

@@ -39,6 +39,7 @@ pub struct ManagerNode {
     process: Option<Process>,
     disk: VirtualDisk,
     life: u64,
+    acts: u64,
     clock_offset: i64,
     released: Vec<Effect>,
     committed: bool,
@@ -292,6 +293,7 @@ impl ManagerNode {
             process: None,
             disk,
             life: 0,
+            acts: 0,
             clock_offset: 0,
             released: Vec::new(),
             committed: false,
@@ -347,6 +349,11 @@ impl ManagerNode {
         self.released.clear();
         self.committed = false;
         self.started = false;
+    }
+
+    /// How often a process did anything.
+    pub fn acts(&self) -> u64 {
+        self.acts
     }
 
     /// Whether nothing waits to be handled or stored.
@@ -587,6 +594,7 @@ impl ManagerNode {
             return;
         };
         act(process, context);
+        self.acts += 1;
         self.released.append(&mut process.hands.released);
         self.committed |= std::mem::take(&mut process.hands.committed);
         if let Some(failed) = &process.hands.failed {

@@ -142,23 +142,16 @@ pub(super) fn check(root: &Path) -> Result<Vec<Problem>> {
         })
         .collect();
     let mut problems = arrows(&direct);
-    let tree = cargo::output(
-        root,
-        &[
-            "tree",
-            "--package",
-            "carbontube",
-            "--edges",
-            "normal,build",
-            "--all-features",
-            "--prefix",
-            "none",
-            "--format",
-            "{p} [{f}]",
-        ],
-    )?;
-    problems.extend(shipped(&tree));
-    problems.extend(shipped_features(&tree));
+    let tree = |features: &[&str]| {
+        let mut arguments = vec!["tree", "--package", "carbontube"];
+        arguments.extend(["--edges", "normal,build", "--prefix", "none"]);
+        arguments.extend(["--format", "{p} [{f}]"]);
+        arguments.extend(features);
+        cargo::output(root, &arguments)
+    };
+    problems.extend(shipped(&tree(&["--all-features"])?));
+    // As `cargo xtask dist` builds it.
+    problems.extend(shipped_features(&tree(&["--features", "redis"])?));
     Ok(problems)
 }
 

@@ -77,6 +77,15 @@ impl History {
         })
     }
 
+    /// How many jobs there are, the most in one page, and those in pages not stored yet.
+    #[cfg(feature = "testing")]
+    pub(super) fn in_use(&self) -> (u64, u64, u64) {
+        let of = |page: &PastPage| page.ids.len() as u64;
+        let most = self.pages.values().map(of).max().unwrap_or(0);
+        let unstored = self.pages.values().filter(|page| !page.stored);
+        (self.jobs, most, unstored.map(of).sum())
+    }
+
     /// A page of the log exists, whatever it holds.
     pub(super) fn put(&mut self, page: PageSeq, _bytes: u64) {
         self.pages.entry(page).or_default().stored = true;

@@ -14,8 +14,6 @@ use super::pages::Tail;
 use super::record::{self, ChangeRecord, JobRecord, Record, Standing, StateRecord};
 use super::{Commit, CommitId, RecordSeq, StoreFault};
 
-/// Below this many bytes of pages nothing is rewritten.
-const COMPACT_BYTES_MIN: u64 = 4 << 20;
 /// How many bytes of old records one commit rewrites.
 const COMPACT_BYTES_STEP: usize = 256 << 10;
 /// After how many pages the records about no job are written again.
@@ -275,7 +273,9 @@ impl Core {
         while step < COMPACT_BYTES_STEP {
             let ratio = u64::from(self.options.journal_garbage_ratio.max(2));
             let held = self.journal.page_bytes;
-            if held < COMPACT_BYTES_MIN || held / ratio < self.journal.live_bytes {
+            if held < self.options.journal_garbage_bytes_min
+                || held / ratio < self.journal.live_bytes
+            {
                 return;
             }
             let oldest = self.journal.pages.iter().find(|(_, page)| page.live > 0);

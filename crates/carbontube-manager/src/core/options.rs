@@ -45,6 +45,8 @@ pub struct CoreOptions {
     /// When the journal's pages hold this many times the bytes of live records, the
     /// oldest live records are rewritten forward so that old pages can go. Default 3.
     pub journal_garbage_ratio: u32,
+    /// Below this many bytes of journal pages nothing is rewritten. Default 4 MiB.
+    pub journal_garbage_bytes_min: u64,
     /// How many jobs a client's one list query gets at most. Default 1,000.
     pub list_jobs_max: u32,
 }
@@ -68,6 +70,7 @@ impl Default for CoreOptions {
             page_bytes: 60 << 10,
             payload_cache_bytes_max: 64 << 20,
             journal_garbage_ratio: 3,
+            journal_garbage_bytes_min: 4 << 20,
             list_jobs_max: 1000,
         }
     }

@@ -165,4 +165,26 @@ impl Core {
         let counts = self.repeats.reruns.iter();
         counts.map(|(cause, count)| (cause.as_str(), *count))
     }
+
+    /// The state of an ended job that the history has.
+    pub fn past_job(&self, id: &JobId) -> Option<JobState> {
+        self.history.entry(id).map(|entry| entry.state)
+    }
+
+    /// The ended jobs that the history has, oldest first.
+    pub fn past_jobs(&self) -> impl Iterator<Item = (&JobId, JobState)> {
+        let all = self.history.iter_from((PageSeq(0), 0));
+        all.map(|(_, id, entry)| (id, entry.state))
+    }
+
+    /// How many ended jobs the history has, the most of them in one page, and how many of
+    /// them stand in pages that are not stored yet.
+    pub fn history_use(&self) -> (u64, u64, u64) {
+        self.history.in_use()
+    }
+
+    /// How many waits of clients have not been answered.
+    pub fn waits(&self) -> usize {
+        self.waits.total
+    }
 }

@@ -1,0 +1,225 @@
+//! Durable before visible, and never lost afterwards.
+
+use carbontube_manager::core::{Effect, RecordSeq};
+use carbontube_protocol::JobId;
+use carbontube_protocol::message::{EnqueueOutcome, JobState, Message};
+
+use super::Watch;
+use crate::oracle::Event;
+use crate::view::View;
+
+/// What the disk hands out is, byte for byte, what it was given.
+pub fn the_disk_serves_what_was_stored(_: &mut Watch, view: &View<'_>) -> Result<(), String> {
+    match view.disk.audit() {
+        None => Ok(()),
+        Some(found) => Err(found),
+    }
+}
+
+/// A job that somebody was told is in the journal stays known until it can have ended.
+///
+/// Looked at when somebody is told, when the job leaves the live ones, and for all jobs
+/// after each start.
+pub fn confirmed_jobs_are_kept(watch: &mut Watch, view: &View<'_>) -> Result<(), String> {
+    let Some(core) = view.manager.core() else {
+        return Ok(());
+    };
+    let check = |id: &JobId| {
+        let Some(known) = view.oracle.job(id) else {
+            return Ok(());
+        };
+        if !known.is_confirmed() || core.live_job(id).is_some() {
+            return Ok(());
+        }
+        if known.may_be_gone(watch.last_phase) {
+            return Ok(());
+        }
+        Err(format!(
+            "job {id} was confirmed and cannot have ended, and the manager does not know it"
+        ))
+    };
+    if view.started {
+        for id in view.oracle.jobs().keys() {
+            check(id)?;
+        }
+    }
+    for (id, event) in &watch.events {
+        if matches!(event, Event::Told(_)) {
+            check(id)?;
+        }
+    }
+    for (id, _) in watch
+        .before
+        .iter()
+        .filter(|(id, _)| watch.gone.contains_key(*id))
+    {
+        check(id)?;
+    }
+    Ok(())
+}
+
+/// No client is told that a job is there, or has ended, before the disk has it.
+pub fn answers_wait_for_the_disk(watch: &mut Watch, view: &View<'_>) -> Result<(), String> {
+    for effect in view.released {
+        let Effect::ToClient { message, .. } = effect else {
+            continue;
+        };
+        match message {
+            Message::Enqueued(answer) => {
+                for outcome in &answer.outcomes {
+                    if let EnqueueOutcome::Accepted { id } | EnqueueOutcome::Duplicate { id, .. } =
+                        outcome
+                    {
+                        is_durable(watch, view, id, "is told to be there")?;
+                    }
+                }
+            }
+            Message::Ended(answer) => {
+                for ended in answer.jobs.iter().filter(|ended| ended.state.is_some()) {
+                    is_durable(watch, view, &ended.id, "is told to have ended")?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_durable(watch: &Watch, view: &View<'_>, id: &JobId, what: &str) -> Result<(), String> {
+    let live = watch.jobs.get(id).map(|seen| seen.known_by);
+    let needed = watch.gone.get(id).copied().or(live).unwrap_or_default();
+    // A job that came and went may have come back; and one answer may be older than the
+    // latest change. What it needs at the least is its first record.
+    let needed = match view.manager.core().and_then(|core| core.live_job(id)) {
+        Some(job) if live.is_some() => needed.min(job.after),
+        _ => needed,
+    };
+    if needed <= view.synced {
+        return Ok(());
+    }
+    Err(format!(
+        "job {id} {what}, which record {} says, and the disk has those up to {}",
+        needed.0, view.synced.0
+    ))
+}
+
+/// No worker may forget a result before the disk has what it decided.
+pub fn acknowledgements_wait_for_the_disk(
+    watch: &mut Watch,
+    view: &View<'_>,
+) -> Result<(), String> {
+    for effect in view.released {
+        let Effect::ToPipe { message, .. } = effect else {
+            continue;
+        };
+        let Message::Ack(ack) = message else {
+            continue;
+        };
+        for attempt in &ack.attempts {
+            let range = (*attempt, MIN)..=(*attempt, MAX);
+            let jobs: Vec<JobId> = watch
+                .attempts
+                .range(range)
+                .map(|(_, id)| id.clone())
+                .collect();
+            for id in jobs {
+                let Some(known) = view.oracle.job(&id) else {
+                    continue;
+                };
+                let execution = known.executions.iter().find(|e| e.attempt == *attempt);
+                let Some(execution) = execution.filter(|e| e.success().is_some()) else {
+                    continue;
+                };
+                let phase = execution.phase;
+                let needed = match watch.jobs.get(&id) {
+                    // Another result has decided otherwise; it came first.
+                    Some(seen) if seen.state == JobState::Failed => RecordSeq(0),
+                    Some(seen) if seen.phase > phase => seen.known_by,
+                    Some(_) if known.was_asked(crate::oracle::Asked::Retry) => RecordSeq(0),
+                    Some(seen) => {
+                        return Err(format!(
+                            "the success of {attempt} at phase {phase} of job {id} is \
+                             acknowledged, and the job is {} at phase {}",
+                            seen.state, seen.phase
+                        ));
+                    }
+                    None => watch.gone.get(&id).copied().unwrap_or_default(),
+                };
+                if needed > view.synced {
+                    return Err(format!(
+                        "the success of {attempt} at phase {phase} of job {id} is acknowledged, \
+                         which needs record {}, and the disk has those up to {}",
+                        needed.0, view.synced.0
+                    ));
+                }
+                let acknowledged = watch.acknowledged.entry(id).or_default();
+                *acknowledged = (*acknowledged).max(phase + 1);
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) const MIN: carbontube_protocol::WorkerId =
+    carbontube_protocol::WorkerId::from_bytes([0; 16]);
+pub(super) const MAX: carbontube_protocol::WorkerId =
+    carbontube_protocol::WorkerId::from_bytes([0xff; 16]);
+
+/// No phase is handed to a worker before the disk has the result of the one before.
+pub fn dispatches_wait_for_the_disk(watch: &mut Watch, view: &View<'_>) -> Result<(), String> {
+    for effect in view.released {
+        let Effect::ToPipe { message, .. } = effect else {
+            continue;
+        };
+        let Message::Dispatch(dispatch) = message else {
+            continue;
+        };
+        for job in &dispatch.jobs {
+            let Some(seen) = watch.jobs.get(&job.job) else {
+                continue;
+            };
+            if seen.attempt == Some(job.attempt) && seen.known_by > view.synced {
+                return Err(format!(
+                    "phase {} of job {} is dispatched as {}, which needs record {}, and the disk \
+                     has those up to {}",
+                    job.phase, job.job, job.attempt, seen.known_by.0, view.synced.0
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// After a restart no job stands at a phase whose result was acknowledged, nor before a
+/// phase that has already started.
+pub fn what_was_acknowledged_survives(watch: &mut Watch, view: &View<'_>) -> Result<(), String> {
+    if !view.started {
+        return Ok(());
+    }
+    for (id, seen) in &watch.jobs {
+        if let Some(least) = watch.acknowledged.get(id)
+            && seen.phase < *least
+        {
+            return Err(format!(
+                "job {id} is at phase {} after a restart, and the result of phase {} was \
+                 acknowledged",
+                seen.phase,
+                least - 1
+            ));
+        }
+        let started = view
+            .oracle
+            .job(id)
+            .into_iter()
+            .flat_map(|known| &known.executions);
+        if let Some(most) = started.map(|execution| execution.phase).max()
+            && seen.phase < most
+        {
+            return Err(format!(
+                "job {id} is at phase {} after a restart, and phase {most} has started before",
+                seen.phase
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! A phase that runs again has a reason, and the manager says which.
+
+use super::Watch;
+use crate::network::NodeId;
+use crate::oracle::{Asked, Disturbance, Event, Outcome};
+use crate::view::View;
+
+/// The manager has counted, with a cause, at least as many executions beyond the needed
+/// ones as there were.
+///
+/// One is beyond the needed ones when another of the same phase started before it and had
+/// not failed. Whoever asks to try a failed job again asks for what comes of it.
+pub fn repeated_executions_have_a_cause(watch: &mut Watch, view: &View<'_>) -> Result<(), String> {
+    let mut found = None;
+    for (id, event) in &watch.events {
+        let Event::Started(index) = event else {
+            continue;
+        };
+        let Some(known) = view.oracle.job(id) else {
+            continue;
+        };
+        let Some(execution) = known.executions.get(*index) else {
+            continue;
+        };
+        let others = known.executions[..*index].iter();
+        let repeats = others
+            .filter(|other| other.phase == execution.phase)
+            .any(|other| !matches!(other.ended, Some((_, Outcome::Failure | Outcome::Stopped))));
+        if repeats && !known.was_asked(Asked::Retry) {
+            watch.repeats += 1;
+            found = Some(format!(
+                "phase {} of job {id} started again as {}",
+                execution.phase, execution.attempt
+            ));
+        }
+    }
+    let (Some(found), Some(core)) = (found, view.manager.core()) else {
+        return Ok(());
+    };
+    let counted: u64 = core.reruns_counted().map(|(_, count)| count).sum();
+    if counted < watch.repeats {
+        return Err(format!(
+            "{found}; executions have been repeated {} times so far, and the manager knows of \
+             {counted}",
+            watch.repeats
+        ));
+    }
+    Ok(())
+}
+
+/// A world in which nothing went wrong but kills of the manager repeats nothing, as long
+/// as workers can say in time what they hold.
+pub fn nothing_repeats_without_a_disturbance(
+    watch: &mut Watch,
+    view: &View<'_>,
+) -> Result<(), String> {
+    if watch.repeats == 0 {
+        return Ok(());
+    }
+    let network = &view.parameters.network;
+    let heard_by = network.reconnect.1 + network.latency.1 * 4 + HEARTBEATS;
+    let in_time = heard_by < view.parameters.core.adoption_grace
+        && heard_by < view.parameters.core.worker_timeout
+        && network.publish_loss == 0.0
+        && network.connect_failure == 0.0;
+    let harmless = |(_, node, how): &(_, NodeId, Disturbance)| {
+        in_time && *node == NodeId::Manager && *how == Disturbance::Killed
+            || matches!(node, NodeId::Client(_))
+    };
+    if view.oracle.disturbances().iter().all(harmless) {
+        return Err(format!(
+            "{} executions were repeated, and nothing has happened that explains it",
+            watch.repeats
+        ));
+    }
+    Ok(())
+}
+
+/// Within which a worker says twice what it holds.
+const HEARTBEATS: std::time::Duration = std::time::Duration::from_secs(2);

@@ -1,0 +1,178 @@
+//! What changed since the step before, found once for all invariants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use carbontube_manager::core::RecordSeq;
+use carbontube_protocol::message::JobState;
+use carbontube_protocol::{AttemptId, JobId, WorkerId};
+
+use crate::oracle::Event;
+use crate::parameters::Parameters;
+use crate::view::View;
+
+/// A live job as the manager had it after the last step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its state.
+    pub state: JobState,
+    /// Its phase.
+    pub phase: u16,
+    /// The attempt that runs it.
+    pub attempt: Option<AttemptId>,
+    /// Everything about it is durable once this record is.
+    pub known_by: RecordSeq,
+}
+
+/// What invariants remember.
+#[derive(Debug)]
+pub struct Watch {
+    /// The index of the last phase.
+    pub last_phase: u16,
+    /// The manager's life that the rest is about.
+    pub life: u64,
+    /// Whether the manager did anything in this step.
+    pub acted: bool,
+    acts: u64,
+    /// Live jobs after this step.
+    pub jobs: BTreeMap<JobId, Seen>,
+    /// Live jobs before this step that are different now: as they were.
+    pub before: BTreeMap<JobId, Option<Seen>>,
+    /// For jobs that left in this life: everything about it is durable once this is.
+    pub gone: BTreeMap<JobId, RecordSeq>,
+    /// What happened in this step by the oracle.
+    pub events: Vec<(JobId, Event)>,
+    read_events: usize,
+    /// Attempts that each worker held before this step.
+    pub held: BTreeMap<WorkerId, BTreeSet<AttemptId>>,
+    /// Results whose acknowledgement was let out: the attempt, and the phase it decided.
+    pub acknowledged: BTreeMap<JobId, u16>,
+    /// Attempts and where they ran.
+    pub attempts: BTreeMap<(AttemptId, WorkerId), JobId>,
+    /// Executions that were more than needed.
+    pub repeats: u64,
+    /// Repeats that the manager has no way to know of yet.
+    pub repeats_by_job: BTreeMap<JobId, u64>,
+    commits: u64,
+    /// The most pages that one commit has put.
+    pub pages_of_a_commit_max: u64,
+    pages_next: u64,
+}
+
+impl Watch {
+    /// For a new world.
+    pub fn new(parameters: &Parameters) -> Watch {
+        let phases = parameters.definition.phases().len();
+        Watch {
+            last_phase: u16::try_from(phases.saturating_sub(1)).unwrap_or(u16::MAX),
+            life: 0,
+            acted: false,
+            acts: 0,
+            jobs: BTreeMap::new(),
+            before: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            events: Vec::new(),
+            read_events: 0,
+            held: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            repeats: 0,
+            repeats_by_job: BTreeMap::new(),
+            commits: 0,
+            pages_of_a_commit_max: 0,
+            pages_next: 1,
+        }
+    }
+
+    /// Compares the world with the step before.
+    pub fn look(&mut self, view: &View<'_>) {
+        let events = view.oracle.events_from(self.read_events);
+        self.read_events += events.len();
+        self.events = events.to_vec();
+        let acts = view.manager.acts();
+        self.acted = acts != self.acts || view.started;
+        self.acts = acts;
+        self.before.clear();
+        if view.started || view.manager.life() != self.life {
+            self.life = view.manager.life();
+            self.jobs.clear();
+            self.gone.clear();
+            self.held.clear();
+        }
+        if self.acted {
+            self.look_at_jobs(view);
+        }
+        if view.committed {
+            self.commits += 1;
+            let next = view.disk.journal_bounds().map_or(1, |bounds| bounds.next.0);
+            let pages = next.saturating_sub(self.pages_next);
+            self.pages_of_a_commit_max = self.pages_of_a_commit_max.max(pages);
+            self.pages_next = next;
+        }
+    }
+
+    fn look_at_jobs(&mut self, view: &View<'_>) {
+        let Some(core) = view.manager.core() else {
+            return;
+        };
+        let (last, _) = core.records();
+        let mut here = 0;
+        for job in core.live_jobs() {
+            let found = self.jobs.get(job.id);
+            here += 1;
+            if found.is_some_and(|seen| {
+                (seen.state, seen.phase, seen.attempt)
+                    == (
+                        job.state,
+                        job.phase,
+                        job.attempt.map(|(attempt, _)| attempt),
+                    )
+            }) {
+                continue;
+            }
+            // A dispatch alone makes no record: what was durable stays so.
+            let known_by = match found {
+                Some(seen) if seen.phase == job.phase && job.after <= seen.known_by => {
+                    seen.known_by
+                }
+                None if view.started => RecordSeq(0),
+                _ => last,
+            };
+            let now = Seen {
+                state: job.state,
+                phase: job.phase,
+                attempt: job.attempt.map(|(attempt, _)| attempt),
+                known_by,
+            };
+            let before = self.jobs.insert(job.id.clone(), now);
+            self.before.insert(job.id.clone(), before);
+        }
+        if here == self.jobs.len() {
+            return;
+        }
+        let gone: Vec<JobId> = self
+            .jobs
+            .keys()
+            .filter(|id| core.live_job(id).is_none())
+            .cloned()
+            .collect();
+        for id in gone {
+            let before = self.jobs.remove(&id);
+            self.before.insert(id.clone(), before);
+            self.gone.insert(id, last);
+        }
+    }
+
+    /// Whether this is a step after which the whole journal is read: it must hold all that
+    /// the manager knows, and be there as a whole.
+    pub fn reads_journal(&self, view: &View<'_>) -> bool {
+        let due =
+            view.started || view.committed && self.commits.is_multiple_of(super::COMMITS_BETWEEN);
+        due && is_at_rest(view)
+    }
+}
+
+/// Whether the disk has all that the manager knows.
+pub fn is_at_rest(view: &View<'_>) -> bool {
+    let core = view.manager.core();
+    core.is_some_and(|core| core.records().0 == view.synced) && !view.disk.is_in_doubt()
+}
