@@ -25,6 +25,7 @@ const ME: NodeId = NodeId::Manager;
 const BATCH_INPUTS_MAX: usize = 128;
 /// How often the shell looks which clients are gone.
 const SWEEP: Duration = Duration::from_secs(1);
+
 /// What the manager is woken for.
 mod token {
     pub(super) const ROUND: u64 = 0;
@@ -369,10 +370,7 @@ impl ManagerNode {
         local(now, self.clock_offset)
     }
 
-    /// Starts a process on what the disk holds.
-    ///
-    /// # Errors
-    /// As starting a manager; the process is not there then.
+    /// Starts a process on what the disk holds; an error leaves none.
     pub fn start(&mut self, context: &mut Context) -> Result<(), StartError> {
         self.life += 1;
         let jump = context.parameters.manager.clock_jump.as_micros() as i64;
