@@ -77,7 +77,7 @@ async fn watch(conversation: &Conversation, index: usize, dealer: &Dealer) {
             LinkState::Connected { .. } => {
                 conversation.happen(|core, now| core.handle_connected(index, now));
             }
-            LinkState::Disconnected { last_error } => {
+            LinkState::Disconnected { last_error, .. } => {
                 let met = last_error.unwrap_or_else(|| "connection lost".to_owned());
                 conversation.happen(|core, now| core.handle_disconnected(index, met, now));
             }

@@ -164,10 +164,13 @@ impl Far {
                     up = true;
                     self.queue.put_now(Input::PipeUp { pipe });
                 }
-                Step::State(LinkState::Disconnected { .. }) => {
+                Step::State(LinkState::Disconnected { refused, .. }) => {
                     if up {
                         up = false;
                         self.queue.put_now(Input::PipeDown { pipe });
+                    }
+                    if refused {
+                        self.queue.put_now(Input::PipeRefused { pipe });
                     }
                 }
                 Step::State(LinkState::Closed) | Step::Send(None) => break,

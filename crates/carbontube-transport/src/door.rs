@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 use async_global_executor::Task;
 use async_io::Timer;
 use carbontube_protocol::Address;
+use event_listener::Event;
+use futures_lite::future;
 
 use crate::counters::{Counters, bump};
 use crate::runtime::open_files_max;
@@ -59,7 +61,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
     fn serve<'a>(&'a self, id: u64, wire: &'a Wire, rest: Vec<u8>) -> BoxFuture<'a, Ending>;
 
     /// Hears why a dialled connection failed or ended.
-    fn unreachable(&self, _why: String) {}
+    fn unreachable(&self, _why: String, _refused: bool) {}
 }
 
 /// How a connection ended, and what is left of it.
@@ -93,6 +95,35 @@ struct Core {
     hosts: Mutex<HashMap<IpAddr, usize>>,
     accepted: AtomicUsize,
     complaints: Mutex<HashMap<String, (Instant, u64)>>,
+    hurry: Hurry,
+}
+
+/// Lets a dialled socket that has lost its peer dial at once, whatever its pause.
+#[derive(Clone, Debug, Default)]
+pub struct Hurry(Arc<(AtomicU64, Event)>);
+
+impl Hurry {
+    /// There is reason to think that the peer is back.
+    pub fn dial(&self) {
+        self.0.0.fetch_add(1, Ordering::AcqRel);
+        self.0.1.notify(usize::MAX);
+    }
+
+    fn asked(&self) -> u64 {
+        self.0.0.load(Ordering::Acquire)
+    }
+
+    /// Waits for the pause, or until asked; tells whether it was asked since `seen`.
+    async fn pause(&self, pause: Duration, seen: &mut u64) -> bool {
+        let listener = self.0.1.listen();
+        if self.asked() == *seen {
+            let timer = async {
+                Timer::after(pause).await;
+            };
+            future::or(timer, listener).await;
+        }
+        std::mem::replace(seen, self.asked()) != *seen
+    }
 }
 
 #[derive(Default)]
@@ -147,6 +178,7 @@ impl Door {
             hosts: Mutex::default(),
             accepted: AtomicUsize::new(0),
             complaints: Mutex::default(),
+            hurry: Hurry::default(),
         });
         for listener in listeners {
             core.spawn(core.clone().accept_for_ever(listener));
@@ -163,6 +195,10 @@ impl Door {
 
     pub(crate) fn counters(&self) -> CountersSnapshot {
         self.core.counters.snapshot()
+    }
+
+    pub(crate) fn hurry(&self) -> Hurry {
+        self.core.hurry.clone()
     }
 
     /// Connections with a finished handshake.
@@ -260,6 +296,7 @@ impl Core {
         let name = target.to_string();
         let mut pause = *self.options.connect_retry.start();
         let draining = Arc::new(AtomicUsize::new(0));
+        let mut hurried = self.hurry.asked();
         loop {
             let reached = match first.take() {
                 Some(found) => Ok(found),
@@ -271,7 +308,8 @@ impl Core {
                     pause = *self.options.connect_retry.start();
                     let Ending { end, own } = self.serve(wire, met.rest, &name).await;
                     bump(&self.counters.connections_lost);
-                    self.backend.unreachable(end.to_string());
+                    hurried = self.hurry.asked();
+                    self.backend.unreachable(end.to_string(), false);
                     if end == End::Finished {
                         return;
                     }
@@ -285,11 +323,15 @@ impl Core {
                         self.count_handshake(error);
                         self.complain(&name, &error.to_string());
                     }
-                    self.backend.unreachable(error.to_string());
+                    let refused = error.is_refused();
+                    self.backend.unreachable(error.to_string(), refused);
                 }
             }
-            Timer::after(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(*self.options.connect_retry.end());
+            let spread = pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+            pause = match self.hurry.pause(spread, &mut hurried).await {
+                true => *self.options.connect_retry.start(),
+                false => (pause * 2).min(*self.options.connect_retry.end()),
+            };
         }
     }
 

@@ -42,6 +42,7 @@ pub use counters::CountersSnapshot;
 pub use dealer::Dealer;
 pub use device::{Forwarder, Streamer};
 pub use dial::{Dialled, dial};
+pub use door::Hurry;
 pub use error::{
     CloseOutcome, Closed, DialError, NotConnected, OpenError, Reason, Rejected, RouteError,
 };

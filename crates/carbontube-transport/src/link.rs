@@ -11,6 +11,8 @@ pub enum LinkState {
     Disconnected {
         /// Why there is no connection.
         last_error: Option<String>,
+        /// Whether the last attempt met a machine on which nobody listens there.
+        refused: bool,
     },
     /// The handshake is done. `generation` grows with each connection, from 1.
     Connected {
@@ -30,7 +32,10 @@ pub struct LinkWatch {
 
 impl LinkWatch {
     pub(crate) fn new(outlet: Arc<Outlet>) -> Self {
-        let seen = LinkState::Disconnected { last_error: None };
+        let seen = LinkState::Disconnected {
+            last_error: None,
+            refused: false,
+        };
         Self { outlet, seen }
     }
 

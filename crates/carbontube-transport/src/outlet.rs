@@ -61,6 +61,7 @@ struct State {
     last_used: u64,
     generation: u64,
     last_error: Option<String>,
+    refused: bool,
     closed: bool,
     part_by: Option<Instant>,
 }
@@ -217,6 +218,7 @@ impl Outlet {
         } else if state.links.is_empty() {
             LinkState::Disconnected {
                 last_error: state.last_error.clone(),
+                refused: state.refused,
             }
         } else {
             LinkState::Connected {
@@ -542,8 +544,11 @@ impl Backend for Arc<Outlet> {
         Box::pin(async move { self.serve_link(id, wire, rest).await.into() })
     }
 
-    fn unreachable(&self, why: String) {
-        self.lock().last_error = Some(why);
+    fn unreachable(&self, why: String, refused: bool) {
+        let mut state = self.lock();
+        state.last_error = Some(why);
+        state.refused = refused;
+        drop(state);
         self.changed.notify(usize::MAX);
     }
 }

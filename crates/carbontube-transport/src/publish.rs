@@ -22,7 +22,7 @@ use crate::door::wire::until;
 use crate::door::zmtp::Kind;
 use crate::hub::{Hub, Member, Members};
 use crate::message::wire_bytes;
-use crate::{CountersSnapshot, Endpoint, Message, OpenError, Options, init_runtime};
+use crate::{CountersSnapshot, Endpoint, Hurry, Message, OpenError, Options, init_runtime};
 
 /// Messages between two marks.
 const MARK_MESSAGES: usize = 256;
@@ -110,6 +110,11 @@ impl Publish {
     /// dropped and counted as well.
     pub fn send(&self, message: Message) {
         self.stage.put(message);
+    }
+
+    /// What makes it dial at once where it has no connection.
+    pub fn hurry(&self) -> Hurry {
+        self.door.hurry()
     }
 
     /// Peers connected now.

@@ -11,8 +11,8 @@ use crate::door::{Door, First};
 use crate::link::LinkWatch;
 use crate::outlet::Outlet;
 use crate::{
-    CloseOutcome, CountersSnapshot, Endpoint, LinkState, Message, NotConnected, OpenError, Options,
-    Rejected,
+    CloseOutcome, CountersSnapshot, Endpoint, Hurry, LinkState, Message, NotConnected, OpenError,
+    Options, Rejected,
 };
 
 /// Sends messages to one dialled PULL peer, in order.
@@ -75,6 +75,11 @@ impl Push {
     /// Whether the peer is connected now.
     pub fn state(&self) -> LinkState {
         self.outlet.link_state()
+    }
+
+    /// What makes it dial at once when it has no connection.
+    pub fn hurry(&self) -> Hurry {
+        self.door.hurry()
     }
 
     /// A watch on the state.

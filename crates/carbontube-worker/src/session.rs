@@ -80,6 +80,8 @@ pub struct Effects {
     pub send: bool,
     /// Publish a heartbeat at once.
     pub heartbeat: bool,
+    /// A manager is there: dial it at once where the connection is lost.
+    pub hurry: bool,
     /// Stop these running attempts.
     pub cancel: Vec<Key>,
     /// A manager wants the worker to drain.
@@ -317,6 +319,7 @@ impl Session {
         manager.timeout = Some(Duration::from_millis(hello.worker_timeout_ms));
         self.resend_all(index);
         self.effects.heartbeat = true;
+        self.effects.hurry = true;
     }
 
     fn receive_dispatch(&mut self, dispatch: Dispatch, codec: Codec, now: Timestamp) {

@@ -9,6 +9,7 @@ use async_io::Timer;
 use bytes::Bytes;
 use carbontube_protocol::message::{ErrorReport, FailureKind, Outcome};
 use carbontube_protocol::{Limits, Timestamp, merge_instructions};
+use carbontube_transport::Hurry;
 use event_listener::{Event, EventListener};
 use futures_lite::future;
 
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     /// A heartbeat is wanted at once.
     pub(crate) heartbeat: Event,
     pub(crate) heartbeat_wanted: AtomicBool,
+    /// What dials managers at once.
+    hurries: Vec<Hurry>,
     /// A deadline came that is earlier than the others.
     pub(crate) deadline: Event,
     /// Something that a draining worker waits for may have happened.
@@ -61,6 +64,7 @@ impl Shared {
         output: Output,
         limits: Limits,
         reports_early: bool,
+        hurries: Vec<Hurry>,
     ) -> Arc<Self> {
         Arc::new(Shared {
             state: Mutex::new(State {
@@ -74,6 +78,7 @@ impl Shared {
             outgoing: Event::new(),
             heartbeat: Event::new(),
             heartbeat_wanted: AtomicBool::new(false),
+            hurries,
             deadline: Event::new(),
             changed: Event::new(),
             drain_wanted: AtomicBool::new(false),
@@ -106,6 +111,9 @@ impl Shared {
         }
         if effects.send {
             self.outgoing.notify(usize::MAX);
+        }
+        if effects.hurry {
+            self.hurries.iter().for_each(Hurry::dial);
         }
         if effects.heartbeat {
             self.want_heartbeat();

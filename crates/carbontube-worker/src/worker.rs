@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_std::task::{self, JoinHandle};
 use carbontube_protocol::message::WorkerState;
 use carbontube_protocol::{Address, Header, Limits, WorkerId, decode};
-use carbontube_transport::{Endpoint, Message, Options, Publish, Pull, Push};
+use carbontube_transport::{Endpoint, Hurry, Message, Options, Publish, Pull, Push};
 use futures_lite::future;
 
 use crate::clock::Clock;
@@ -109,7 +109,9 @@ impl Worker {
                 source,
             })?;
         let identity = identity(&options, &pull)?;
-        let shared = shared(&options, &identity, &phase);
+        let hurries = pushes.iter().map(Push::hurry);
+        let hurries = hurries.chain([publish.hurry()]).collect();
+        let shared = shared(&options, &identity, &phase, hurries);
 
         let mut tasks = Vec::new();
         match &phase.0 {
@@ -333,7 +335,12 @@ fn identity(options: &WorkerOptions, pull: &Pull) -> Result<Identity, StartError
     })
 }
 
-fn shared(options: &WorkerOptions, identity: &Identity, phase: &AnyPhase) -> Arc<Shared> {
+fn shared(
+    options: &WorkerOptions,
+    identity: &Identity,
+    phase: &AnyPhase,
+    hurries: Vec<Hurry>,
+) -> Arc<Shared> {
     let session = Session::new(Profile {
         worker: identity.worker,
         job_type: options.job_type.clone(),
@@ -348,7 +355,13 @@ fn shared(options: &WorkerOptions, identity: &Identity, phase: &AnyPhase) -> Arc
         clock: Clock::start(),
     };
     let reports_early = matches!(phase.0, Erased::Blocking(_));
-    Shared::new(session, output, options.limits.clone(), reports_early)
+    Shared::new(
+        session,
+        output,
+        options.limits.clone(),
+        reports_early,
+        hurries,
+    )
 }
 
 /// Takes what managers send.

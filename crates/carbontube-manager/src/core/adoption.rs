@@ -10,10 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use carbontube_protocol::message::WorkerStatus;
 use carbontube_protocol::{Timestamp, WorkerId};
 
-use super::RecordSeq;
 use super::cause::Cause;
 use super::machine::Core;
 use super::record::{KnownRecord, Record};
+use super::{PipeId, RecordSeq};
+
+/// Which part of the grace a worker is waited for where nobody listens.
+const REFUSED_SHARE: u32 = 3;
 
 /// The time in which recovered jobs wait for workers that may hold them.
 #[derive(Debug)]
@@ -22,9 +25,17 @@ pub(super) struct Adoption {
     /// For each phase: the workers that have not answered yet. None when the journal
     /// does not say who they are.
     pub(super) awaited: Option<BTreeMap<u16, BTreeSet<WorkerId>>>,
+    /// Workers at whose address nobody listens, and until when to believe in them.
+    refused: BTreeMap<WorkerId, Timestamp>,
 }
 
 impl Adoption {
+    /// When to look again.
+    pub(super) fn next(&self) -> Timestamp {
+        let refused = self.refused.values().copied();
+        refused.chain([self.until]).min().unwrap_or(self.until)
+    }
+
     fn is_of(&self, phase: u16) -> bool {
         match &self.awaited {
             Some(awaited) => awaited.contains_key(&phase),
@@ -80,6 +91,7 @@ impl Core {
             self.adoption = Some(Adoption {
                 until: now + self.options.adoption_grace,
                 awaited: is_told.then_some(awaited),
+                refused: BTreeMap::new(),
             });
         }
     }
@@ -132,8 +144,41 @@ impl Core {
         }
     }
 
+    /// Nobody listens at an address: its process has most likely ended. For a moment it
+    /// is believed to be a relay that is not there yet.
+    pub(super) fn handle_pipe_refused(&mut self, pipe: PipeId, now: Timestamp) {
+        let until = now + self.options.adoption_grace / REFUSED_SHARE;
+        let Some(pipe) = self.workers.pipes.get(&pipe) else {
+            return;
+        };
+        if let Some(adoption) = &mut self.adoption {
+            for id in &pipe.workers {
+                adoption.refused.entry(*id).or_insert(until);
+            }
+        }
+    }
+
+    /// Somebody listens there.
+    pub(super) fn forget_refused(&mut self, id: WorkerId) {
+        if let Some(adoption) = &mut self.adoption {
+            adoption.refused.remove(&id);
+        }
+    }
+
     /// The time for answers is over.
     pub(super) fn check_adoption(&mut self, now: Timestamp) {
+        let gone: Vec<WorkerId> = match &self.adoption {
+            Some(adoption) => {
+                let refused = adoption.refused.iter();
+                let over = refused.filter(|(_, until)| **until <= now);
+                over.map(|(id, _)| *id).collect()
+            }
+            None => return,
+        };
+        for id in gone {
+            self.forget_refused(id);
+            self.adoption_unanswered(id, now);
+        }
         let Some(adoption) = self.adoption.take_if(|adoption| adoption.until <= now) else {
             return;
         };

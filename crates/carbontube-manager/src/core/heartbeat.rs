@@ -226,6 +226,7 @@ impl Core {
             self.effect(RecordSeq(0), Effect::ToPipe { pipe, message });
         }
         for id in workers {
+            self.forget_refused(id);
             if let Some(worker) = self.workers.table.get(&id) {
                 let status = self.workers.status(worker);
                 self.publish_worker(id, now, status);

@@ -90,6 +90,12 @@ pub enum Input {
         /// The pipe.
         pipe: PipeId,
     },
+    /// The shell, when a pipe's machine answered that nobody listens at its address; it
+    /// keeps trying to connect. Told once for a row of such answers at least.
+    PipeRefused {
+        /// The pipe.
+        pipe: PipeId,
+    },
     /// The store's thread: the commit is durable.
     Committed {
         /// The commit.

@@ -149,6 +149,7 @@ impl Core {
             Input::OriginalEvent(event) => self.handle_original_event(event, now),
             Input::PipeUp { pipe } => self.handle_pipe_up(pipe, now),
             Input::PipeDown { pipe } => self.handle_pipe_down(pipe, now),
+            Input::PipeRefused { pipe } => self.handle_pipe_refused(pipe, now),
             Input::Committed { commit } => self.handle_committed(commit, now),
             Input::CommitFailed { commit, fault } => self.handle_commit_failed(commit, fault, now),
             Input::PageRead { log, page, bytes } => self.handle_page_read(log, page, bytes, now),
@@ -186,7 +187,7 @@ impl Core {
     pub fn next_timeout(&self) -> Option<Timestamp> {
         [
             self.jobs.next_due(),
-            self.adoption.as_ref().map(|adoption| adoption.until),
+            self.adoption.as_ref().map(|adoption| adoption.next()),
             self.housekeeping_at,
         ]
         .into_iter()

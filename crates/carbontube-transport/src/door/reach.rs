@@ -29,6 +29,13 @@ pub(crate) enum ReachError {
     Handshake(HandshakeError),
 }
 
+impl ReachError {
+    /// Whether the machine is there and nobody listens.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, ReachError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// Connects and does the handshake.
 pub(crate) async fn reach(
     target: &Address,

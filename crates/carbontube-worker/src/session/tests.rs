@@ -291,7 +291,8 @@ fn hello_and_new_epoch_bring_a_heartbeat_and_all_results_again() {
     desk.hello(head(1, 1, 1));
     desk.complete(&[1, 2]);
     assert_eq!(desk.sends(0), ["results [1, 2]"]);
-    assert!(desk.hello(head(1, 1, 4)).heartbeat);
+    let effects = desk.hello(head(1, 1, 4));
+    assert!(effects.heartbeat && effects.hurry, "{effects:?}");
     assert_eq!(desk.sends(0), ["results [1, 2]"]);
     assert!(desk.hello(head(1, 2, 1)).heartbeat);
     assert_eq!(desk.sends(0), ["results [1, 2]"]);

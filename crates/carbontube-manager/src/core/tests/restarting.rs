@@ -259,3 +259,40 @@ fn journal_of_version_one_is_read_and_waited_for_in_full() {
     assert_eq!(bed.core.state(), ManagerState::Running);
     assert_eq!(bed.runs(worker), ["a"]);
 }
+
+#[test]
+fn worker_at_whose_address_nobody_listens_costs_a_third_of_the_grace() {
+    let mut bed = Bed::new(&["one"]);
+    let gone = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.workers.get_mut(&gone).expect("it is there").alive = false;
+    bed.restart();
+    let pipe = *bed.opened.last().expect("it was dialled");
+    bed.input(Input::PipeRefused { pipe });
+    let other = bed.add_worker(2, "one", 1);
+    bed.pass(Duration::from_millis(999));
+    bed.input(Input::PipeRefused { pipe });
+    assert!(bed.runs(other).is_empty());
+    bed.pass(Duration::from_millis(1));
+    assert_eq!(bed.runs(other), ["a"]);
+    assert_eq!(bed.stats().reruns, 1);
+}
+
+#[test]
+fn relay_that_comes_up_late_does_not_end_the_wait() {
+    let mut bed = Bed::new(&["one"]);
+    let slow = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.answers = false;
+    bed.restart();
+    let pipe = *bed.opened.last().expect("it was dialled");
+    bed.input(Input::PipeRefused { pipe });
+    bed.pass(Duration::from_millis(500));
+    bed.input(Input::PipeUp { pipe });
+    let other = bed.add_worker(2, "one", 1);
+    bed.pass(Duration::from_millis(1500));
+    assert!(bed.runs(other).is_empty());
+    bed.beat(slow);
+    assert_eq!(bed.runs(slow), ["a"]);
+    assert_eq!(bed.stats().reruns, 0);
+}
