@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use carbontube_mutation::{self as mutation, Mutation};
+
 use crate::core::{ClientId, Effect, Gated, PipeId, RecordSeq};
 
 /// Effects that wait for their record, in the order in which the core gave them.
@@ -46,6 +48,11 @@ impl Gate {
             (_, Some(lane)) => self.lanes.contains_key(&lane),
             (_, None) => false,
         };
+        if mutation::is(Mutation::ConfirmBeforeDurable)
+            && matches!(gated.effect, Effect::ToClient { .. })
+        {
+            return Some(gated.effect);
+        }
         if gated.after <= self.durable && !behind {
             return Some(gated.effect);
         }

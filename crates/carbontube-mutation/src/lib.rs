@@ -39,6 +39,8 @@ pub enum Mutation {
     LoseWait,
     /// The job of a lost worker stays with it.
     KeepLostWorkersJobs,
+    /// An execution is repeated, and its cause is not recorded.
+    UncountedRepeat,
     /// A later result of a phase that is done counts once more.
     TakeResultTwice,
     /// The next phase gets the instructions from before the result.
@@ -63,7 +65,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 24] = [
+    pub const ALL: [Mutation; 25] = [
         Mutation::AcknowledgeBeforeDurable,
         Mutation::ConfirmBeforeDurable,
         Mutation::DispatchBeforeDurable,
@@ -78,6 +80,7 @@ impl Mutation {
         Mutation::CompactionDropsRecord,
         Mutation::LoseWait,
         Mutation::KeepLostWorkersJobs,
+        Mutation::UncountedRepeat,
         Mutation::TakeResultTwice,
         Mutation::StaleInstructions,
         Mutation::HistoryUnbounded,
@@ -108,6 +111,7 @@ impl Mutation {
             Mutation::CompactionDropsRecord => "compaction-drops-record",
             Mutation::LoseWait => "lose-wait",
             Mutation::KeepLostWorkersJobs => "keep-lost-workers-jobs",
+            Mutation::UncountedRepeat => "uncounted-repeat",
             Mutation::TakeResultTwice => "take-result-twice",
             Mutation::StaleInstructions => "stale-instructions",
             Mutation::HistoryUnbounded => "history-unbounded",

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
     Ack, AttemptResult, Cancel, Dispatch, DispatchedJob, ErrorReport, FailureKind, HandBackReason,
     HandedBack, Held, HeldFor, HeldState, Hello, Outcome, PipeHead, Recall, WorkerState,
@@ -474,7 +475,9 @@ impl Session {
             job: entry.job.clone(),
             phase: entry.phase,
         };
-        self.forget(key);
+        if !mutation::is(Mutation::RunHandedBack) {
+            self.forget(key);
+        }
         Some(handed)
     }
 
@@ -670,6 +673,9 @@ impl Session {
                 held: Vec::with_capacity(manager.held),
             })
             .collect();
+        if mutation::is(Mutation::EmptyHeartbeat) {
+            return lists;
+        }
         for (key, entry) in &self.held {
             lists[usize::from(key.manager)].held.push(Held {
                 attempt: key.attempt,

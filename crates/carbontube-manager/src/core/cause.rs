@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::AttemptResult;
 use carbontube_protocol::{AttemptId, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -125,8 +126,7 @@ impl Core {
             };
             self.settled.repeat(attempt, repeated);
         }
-        doubt
-            .may_have_begun
+        (doubt.may_have_begun && !mutation::is(Mutation::UncountedRepeat))
             .then(|| self.count_rerun(doubt.cause, 1, Some(no)))
     }
 

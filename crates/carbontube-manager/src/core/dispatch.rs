@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{Ack, Dispatch, DispatchedJob, JobState, PipeHead, Recall};
 use carbontube_protocol::{AttemptId, Timestamp, WorkerId, original};
 use carbontube_storage::Log;
@@ -75,7 +76,7 @@ impl Core {
         let mut by_load: BTreeSet<(u64, WorkerId)> = BTreeSet::new();
         for (id, worker) in &self.workers.table {
             if worker.phase == phase && self.workers.is_usable(worker, now) {
-                let credit = self.credit(worker);
+                let credit = self.credit(worker) + u32::from(mutation::is(Mutation::IgnoreCredit));
                 if worker.held() < credit {
                     room += (credit - worker.held()) as usize;
                     by_load.insert((load(worker), *id));
@@ -239,6 +240,10 @@ impl Core {
     }
 
     fn send_batch(&mut self, pipe: PipeId, (after, jobs, _): Batch) {
+        let after = match mutation::is(Mutation::DispatchBeforeDurable) {
+            true => RecordSeq(0),
+            false => after,
+        };
         let head = self.head(pipe);
         let attempts: BTreeSet<AttemptId> = jobs.iter().map(|job| job.attempt).collect();
         if let Some(workers) = self.workers.pipes.get(&pipe).map(|p| p.workers.clone()) {

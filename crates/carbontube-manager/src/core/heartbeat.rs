@@ -1,5 +1,6 @@
 //! What workers say about themselves: registration, reconciliation, adoption, loss.
 
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
     EventKind, FailureKind, Heartbeat, Held as HeldReport, HeldState, Hello, JobState, WorkerState,
     WorkerStatus,
@@ -386,6 +387,7 @@ impl Core {
             (JobState::Enqueued, HeldState::Queued) if attempt.epoch == self.epoch && !shared => {
                 self.send_cancel(id, attempt);
             }
+            (JobState::Enqueued, _) if mutation::is(Mutation::ForgetAdopted) => {}
             (JobState::Enqueued, _) => {
                 self.count("attempts_adopted", 1);
                 self.hold(id, attempt, held, phase, 0, now);
@@ -434,6 +436,9 @@ impl Core {
             return;
         };
         worker.lost = true;
+        if mutation::is(Mutation::KeepLostWorkersJobs) {
+            return;
+        }
         self.adoption_unanswered(id, now);
         let Some(worker) = self.workers.table.get(&id) else {
             return;

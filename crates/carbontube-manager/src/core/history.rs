@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::JobState;
 use carbontube_protocol::{JobId, Timestamp};
 use carbontube_storage::PageSeq;
@@ -107,6 +108,9 @@ impl History {
     /// Forgets the oldest pages beyond the bounds. The last one stays, since it says
     /// where the log goes on.
     fn expire(&mut self, jobs_max: u64, oldest: Timestamp) {
+        if mutation::is(Mutation::HistoryUnbounded) {
+            return;
+        }
         while self.pages.len() > 1
             && let Some(first) = self.pages.first_entry()
         {

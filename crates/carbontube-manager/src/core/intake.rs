@@ -1,5 +1,6 @@
 //! New jobs: checked, journaled, confirmed.
 
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
     Code, Enqueue, EnqueueOutcome, Enqueued, JobState, NewJob, Refusal,
 };
@@ -75,7 +76,9 @@ impl Core {
         let Some(id) = new.id else {
             return reject(None, Code::Malformed, "the job has no id".to_owned());
         };
-        if let Some(state) = self.state_of(&id) {
+        if let Some(state) = self.state_of(&id)
+            && !mutation::is(Mutation::AcceptKnownId)
+        {
             return EnqueueOutcome::Duplicate { id, state };
         }
         if self.draining {

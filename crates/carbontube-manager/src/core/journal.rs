@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::Timestamp;
 use carbontube_protocol::message::AttemptView;
 use carbontube_storage::{Log, PageSeq};
@@ -243,7 +244,14 @@ impl Core {
             self.journal.page_bytes += length;
             put.push((Log::Journal, seq, bytes));
         }
-        let journal_from = self.journal.first_needed();
+        let journal_from = if mutation::is(Mutation::TruncateTooEarly) {
+            let one_more = self.journal.first_needed().next();
+            one_more.min(self.journal.tail.next())
+        } else if mutation::is(Mutation::NeverTruncate) {
+            PageSeq::FIRST
+        } else {
+            self.journal.first_needed()
+        };
         let kept = self.journal.pages.split_off(&journal_from);
         let gone: u64 = self.journal.pages.values().map(|page| page.bytes).sum();
         self.journal.pages = kept;
@@ -295,6 +303,13 @@ impl Core {
                     return;
                 };
                 step += payload.len() + 64;
+                if mutation::is(Mutation::CompactionDropsRecord)
+                    && let Some(job) = self.jobs.job_mut(no)
+                {
+                    let bytes = std::mem::take(&mut job.bytes);
+                    self.journal.unsettle(home, bytes);
+                    continue;
+                }
                 self.journal_job(no, &payload, false);
             }
         }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_storage::PageSeq;
 
 /// Version 2 knows more kinds of records; pages of version 1 are read as well.
@@ -78,10 +79,26 @@ impl Tail {
     }
 
     fn close_open(&mut self) {
+        if mutation::is(Mutation::LoseLastRecord) {
+            self.lose_last();
+        }
         if !self.open.is_empty() {
             let page = Bytes::from(std::mem::take(&mut self.open));
             self.closed.push((self.next, page));
             self.next = self.next.next();
+        }
+    }
+
+    fn lose_last(&mut self) {
+        let mut records = Vec::new();
+        let mut at = HEAD_BYTES;
+        while let Some(bytes) = self.open.get(at..at + 4) {
+            let bytes: [u8; 4] = bytes.try_into().unwrap_or_default();
+            records.push(at);
+            at += 4 + u32::from_le_bytes(bytes) as usize;
+        }
+        if let [_, .., last] = records[..] {
+            self.open.truncate(last);
         }
     }
 

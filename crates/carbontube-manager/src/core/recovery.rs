@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::JobState;
 use carbontube_protocol::{JobId, JobType, ManagerId, PipelineName, Timestamp, WorkerId};
 use carbontube_storage::PageSeq;
@@ -174,6 +175,7 @@ impl Recovery {
                 };
                 self.jobs.insert(no, found);
             }
+            Record::Change(_) if mutation::is(Mutation::ForgetChangesAtRecovery) => {}
             Record::Change(mut change) => {
                 let no = self.ids.get(&change.id);
                 let Some(found) = no.and_then(|no| self.jobs.get_mut(no)) else {
@@ -345,7 +347,9 @@ impl Recovery {
         let is_new = self.state.is_none();
         let state = self.state.map(|(state, _)| state);
         let manager = state.as_ref().map_or(fresh, |state| state.manager);
-        let epoch = state.as_ref().map_or(1, |state| state.epoch + 1);
+        let epoch = state.as_ref().map_or(1, |state| {
+            state.epoch + u64::from(!mutation::is(Mutation::ReuseEpoch))
+        });
         let phase_map = state.as_ref().map_or(Vec::new(), |state| {
             state.phases.iter().map(phase_of).collect()
         });

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
     AttemptResult, AttemptView, Cancel, ErrorReport, FailureKind, HandBack, HandBackReason,
     HeldState, JobState, Outcome, Results,
@@ -127,6 +128,9 @@ impl Core {
         let no = self.jobs.no(&result.job)?;
         let job = self.jobs.job(no)?;
         let settled = job.rare.as_ref().and_then(|rare| rare.settled);
+        if mutation::is(Mutation::TakeResultTwice) && matches!(result.outcome, Outcome::Success) {
+            return Some(no);
+        }
         if self.phase_now(result.attempt, result.phase) != Some(job.phase)
             || job.state == JobState::Failed
             || settled == Some(result.attempt)
@@ -153,7 +157,9 @@ impl Core {
             let key = (worker.pipe, route);
             let last = self.journal.last;
             let (after, attempts) = self.acks.entry(key).or_default();
-            *after = last;
+            if !mutation::is(Mutation::AcknowledgeBeforeDurable) {
+                *after = last;
+            }
             attempts.push(attempt);
         }
     }
@@ -272,7 +278,9 @@ impl Core {
         match changed {
             Some(payload) => {
                 self.journal_job(no, &payload, false);
-                self.payloads.offer(no, payload);
+                if !mutation::is(Mutation::StaleInstructions) {
+                    self.payloads.offer(no, payload);
+                }
             }
             None => self.journal_change(no, Some(view)),
         }

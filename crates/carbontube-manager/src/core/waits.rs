@@ -1,6 +1,7 @@
 //! Clients that wait for jobs to end.
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::JobId;
 use carbontube_protocol::message::{Code, Ended, EndedJob, ErrorReport, JobState, Refusal, Wait};
 use carbontube_storage::{Log, PageSeq};
@@ -145,7 +146,11 @@ impl Core {
         error: Option<ErrorReport>,
         result: Bytes,
     ) {
-        for (client, request) in self.waits.by_job.remove(id).unwrap_or_default() {
+        let waiting = self.waits.by_job.remove(id).unwrap_or_default();
+        for (client, request) in waiting {
+            if mutation::is(Mutation::LoseWait) {
+                continue;
+            }
             if let Some(waits) = self.waits.by_client.get_mut(&client) {
                 waits.remove(&(id.clone(), request));
                 if waits.is_empty() {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
     AttemptResult, Goodbye, HandBack, HandBackReason, HandedBack, Results,
 };
@@ -109,6 +110,9 @@ impl Session {
     }
 
     pub(super) fn resend_all(&mut self, manager: u8) {
+        if mutation::is(Mutation::NeverResendResult) {
+            return;
+        }
         let of_manager = |(key, entry): (&Key, &Entry)| {
             let done = matches!(entry.state, State::Done(_)) && key.manager == manager;
             done.then_some(*key)
@@ -121,6 +125,9 @@ impl Session {
 
     /// A route was connected again: what was written to the old connection may be lost.
     pub fn reconnected(&mut self, route: usize) {
+        if mutation::is(Mutation::NeverResendResult) {
+            return;
+        }
         let sent = |(key, entry): (&Key, &Entry)| match &entry.state {
             State::Done(done) if done.sent_at.is_some() => Some(*key),
             _ => None,
@@ -214,6 +221,9 @@ impl Session {
                 done.sent_at = Some(now);
                 done.sends = done.sends.saturating_add(1);
             }
+            if mutation::is(Mutation::DropUnacknowledgedResult) {
+                self.forget(*key);
+            }
         }
     }
 
@@ -238,6 +248,9 @@ impl Session {
             } else {
                 again.push(*key);
             }
+        }
+        if mutation::is(Mutation::NeverResendResult) {
+            again.clear();
         }
         for key in again {
             self.enqueue_result(key);
