@@ -693,7 +693,7 @@ impl Context {
     pub fn node_gone(&mut self, node: NodeId, silent: Option<Duration>) {
         let links = self.network.links.iter();
         let mine: Vec<LinkId> = links
-            .filter(|(_, link)| link.dialer == node)
+            .filter(|(_, link)| link.dialer == node && !link.closing)
             .map(|(id, _)| *id)
             .collect();
         for id in mine {

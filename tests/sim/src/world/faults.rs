@@ -1,0 +1,461 @@
+//! What goes wrong in a world, when, and how it is put right again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Stashed, World};
+use crate::context::Due;
+use crate::invariants::Violation;
+use crate::network::{Direction, LinkId, LinkKind, NodeId, Port};
+
+/// Something that the world does at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Later {
+    /// A fault of a kind, and the next one after it.
+    Fault(Kind),
+    /// The time of faults is over.
+    Heal,
+    /// A connection works again.
+    Mend(LinkId),
+    /// A port is read again.
+    Hear(Port),
+    /// A process goes on.
+    Resume(NodeId, u64),
+    /// A process is started.
+    Start(NodeId),
+    /// A hostile peer sends what it has, then goes.
+    Hostile(LinkId, u8),
+}
+
+/// A kind of fault that comes at times of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Break,
+    Cut,
+    Slow,
+    HalfOpen,
+    Deaf,
+    Suspend,
+    KillManager,
+    KillWorker,
+    DrainWorker,
+    KillClient,
+    DiskFull,
+    SyncFailures,
+    Hostility,
+}
+
+const KINDS: [Kind; 13] = [
+    Kind::Break,
+    Kind::Cut,
+    Kind::Slow,
+    Kind::HalfOpen,
+    Kind::Deaf,
+    Kind::Suspend,
+    Kind::KillManager,
+    Kind::KillWorker,
+    Kind::DrainWorker,
+    Kind::KillClient,
+    Kind::DiskFull,
+    Kind::SyncFailures,
+    Kind::Hostility,
+];
+
+const SHORT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(12));
+
+impl World {
+    fn later(&mut self, after: Duration, later: Later) {
+        let index = self.later.len() as u64;
+        self.later.push(later);
+        let at = self.context.now + after;
+        self.context.agenda.add(at, Due::World(index));
+    }
+
+    pub(super) fn begin(&mut self) {
+        let lasts = self.context.parameters.faults_last;
+        self.later(lasts, Later::Heal);
+        let soon = Duration::from_millis(500);
+        let nodes = self.nodes();
+        for node in nodes {
+            let after = self.context.duration(Duration::ZERO, soon);
+            self.start_later(node, after);
+        }
+        for kind in KINDS {
+            self.next_fault(kind);
+        }
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        let workers = (0..self.workers.len()).map(NodeId::Worker);
+        let clients = (0..self.clients.len()).map(NodeId::Client);
+        [NodeId::Manager]
+            .into_iter()
+            .chain(workers)
+            .chain(clients)
+            .collect()
+    }
+
+    fn start_later(&mut self, node: NodeId, after: Duration) {
+        if !self.starting.contains(&node) {
+            self.starting.push(node);
+            self.later(after, Later::Start(node));
+        }
+    }
+
+    fn next_fault(&mut self, kind: Kind) {
+        let faults = &self.context.parameters.faults;
+        let mean = match kind {
+            Kind::Break => faults.breaks,
+            Kind::Cut => faults.cuts,
+            Kind::Slow => faults.slows,
+            Kind::HalfOpen => faults.half_opens,
+            Kind::Deaf => faults.deafness,
+            Kind::Suspend => faults.suspensions,
+            Kind::KillManager => faults.manager_kills,
+            Kind::KillWorker => faults.worker_kills,
+            Kind::DrainWorker => faults.worker_drains,
+            Kind::KillClient => faults.client_kills,
+            Kind::DiskFull => faults.disk_full,
+            Kind::SyncFailures => faults.sync_failures,
+            Kind::Hostility => faults.hostilities,
+        };
+        if let Some(mean) = mean {
+            let after = self.context.random.f64() * 2.0 * mean.as_secs_f64();
+            self.later(Duration::from_secs_f64(after), Later::Fault(kind));
+        }
+    }
+
+    pub(super) fn happen(&mut self, later: Later) -> Result<(), Violation> {
+        match later {
+            Later::Fault(kind) => {
+                if !self.context.healed {
+                    self.fault(kind);
+                    self.next_fault(kind);
+                }
+            }
+            Later::Heal => self.heal(),
+            Later::Mend(link) => self.context.mend(link),
+            Later::Hear(port) => self.context.set_deaf(port, false),
+            Later::Resume(node, life) => {
+                if self.life(node) == Some(life) {
+                    self.resume(node);
+                }
+            }
+            Later::Start(node) => return self.start(node),
+            Later::Hostile(link, kind) => self.be_hostile(link, kind),
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, what: &str) {
+        self.context.note(NodeId::World, format_args!("{what}"));
+    }
+
+    fn start(&mut self, node: NodeId) -> Result<(), Violation> {
+        self.starting.retain(|other| *other != node);
+        match node {
+            NodeId::Manager => {
+                if let Err(error) = self.manager.start(&mut self.context) {
+                    return Err(Violation {
+                        invariant: "a_journal_can_be_opened",
+                        detail: format!("{error:?}"),
+                    });
+                }
+            }
+            NodeId::Worker(number) => self.workers[number].start(&mut self.context),
+            NodeId::Client(number) => self.clients[number].start(&mut self.context),
+            NodeId::World => {}
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, kind: Kind) {
+        let lasts = self.context.duration(SHORT.0, SHORT.1);
+        let links = self.context.network.connected();
+        let link = match links.is_empty() {
+            true => None,
+            false => Some(links[self.context.random.usize(..links.len())]),
+        };
+        match kind {
+            Kind::Break => {
+                if let Some(link) = link {
+                    self.context.counts.bump("fault: a connection broke");
+                    self.note_link("breaks", link);
+                    self.context.break_link(link);
+                }
+            }
+            Kind::Cut => {
+                if let Some(link) = link {
+                    let (direction, name) = match self.context.random.bool() {
+                        true => (Direction::Forward, "fault: a connection was cut forward"),
+                        false => (Direction::Back, "fault: a connection was cut back"),
+                    };
+                    self.context.counts.bump(name);
+                    self.note_link("is cut", link);
+                    self.context.cut(link, direction);
+                    self.later(lasts, Later::Mend(link));
+                }
+            }
+            Kind::Slow => {
+                if let Some(link) = link {
+                    self.context.counts.bump("fault: a connection was slow");
+                    self.note_link("is slow", link);
+                    let by = self.context.duration(SHORT.0, Duration::from_secs(3));
+                    self.context.slow(link, by);
+                    self.later(lasts, Later::Mend(link));
+                }
+            }
+            Kind::HalfOpen => {
+                if let Some(link) = link {
+                    self.context
+                        .counts
+                        .bump("fault: a connection was half-open");
+                    self.note_link("is half-open", link);
+                    self.context.half_open(link, lasts);
+                }
+            }
+            Kind::Deaf => {
+                let number = self.context.random.usize(..self.workers.len());
+                if self.workers[number].is_running() {
+                    self.context
+                        .counts
+                        .bump("fault: a worker did not read its pipe");
+                    let port = self.workers[number].port();
+                    self.context
+                        .note(NodeId::Worker(number), format_args!("reads nothing"));
+                    self.context.set_deaf(port, true);
+                    self.later(lasts, Later::Hear(port));
+                }
+            }
+            Kind::Suspend => {
+                let nodes = self.nodes();
+                let node = nodes[self.context.random.usize(..nodes.len())];
+                if let Some(life) = self.life(node)
+                    && !self.suspended.contains(&node)
+                {
+                    let name = match node {
+                        NodeId::Manager => "fault: the manager was suspended",
+                        NodeId::Worker(_) => "fault: a worker was suspended",
+                        _ => "fault: a client was suspended",
+                    };
+                    self.context.counts.bump(name);
+                    self.context.note(node, format_args!("is suspended"));
+                    self.suspended.push(node);
+                    self.context.set_suspended(node, true);
+                    self.later(lasts, Later::Resume(node, life));
+                }
+            }
+            Kind::KillManager => {
+                if self.manager.is_running() && self.kill_manager_in.is_none() {
+                    self.kill_manager_in = Some(self.context.random.u32(0..8));
+                }
+            }
+            Kind::KillWorker => {
+                let number = self.context.random.usize(..self.workers.len());
+                if self.workers[number].is_running() {
+                    self.context.counts.bump("fault: a worker was killed");
+                    self.kill(NodeId::Worker(number));
+                }
+            }
+            Kind::DrainWorker => {
+                let number = self.context.random.usize(..self.workers.len());
+                let node = NodeId::Worker(number);
+                if self.workers[number].is_running() && !self.suspended.contains(&node) {
+                    self.context.counts.bump("fault: a worker was drained");
+                    self.workers[number].drain(&mut self.context);
+                }
+            }
+            Kind::KillClient => {
+                let number = self.context.random.usize(..self.clients.len());
+                if self.clients[number].is_running() {
+                    self.context.counts.bump("fault: a client was killed");
+                    self.kill(NodeId::Client(number));
+                }
+            }
+            Kind::DiskFull | Kind::SyncFailures => {}
+            Kind::Hostility => self.meet_a_stranger(),
+        }
+    }
+
+    fn note_link(&mut self, what: &str, id: LinkId) {
+        let links = &self.context.network;
+        let found = links.links().find(|(other, _)| *other == id);
+        let text = found.map_or(String::new(), |(_, link)| {
+            format!("{} to {:?}", link.dialer, link.port)
+        });
+        self.note(&format!("link {} ({text}) {what}", id.0));
+    }
+
+    fn kill(&mut self, node: NodeId) {
+        self.resume_silently(node);
+        let silent = self
+            .context
+            .fault(self.context.parameters.faults.silent_kill);
+        let silent = silent.then(|| self.context.duration(SHORT.0, SHORT.1));
+        if silent.is_some() {
+            self.context
+                .counts
+                .bump("fault: a machine vanished without a word");
+        }
+        match node {
+            NodeId::Manager => self.manager.kill(&mut self.context, silent),
+            NodeId::Worker(number) => self.workers[number].kill(&mut self.context, silent),
+            NodeId::Client(number) => self.clients[number].kill(&mut self.context, silent),
+            NodeId::World => {}
+        }
+    }
+
+    /// After each wake of the manager: whether this is where it is killed.
+    pub(super) fn count_down_to_kill(&mut self) {
+        match self.kill_manager_in {
+            Some(0) if !self.context.healed => self.kill_manager(),
+            Some(left) => self.kill_manager_in = left.checked_sub(1),
+            None => {}
+        }
+    }
+
+    fn kill_manager(&mut self) {
+        self.kill_manager_in = None;
+        if !self.manager.is_running() {
+            return;
+        }
+        self.context.counts.bump("fault: the manager was killed");
+        let (committed, _) = self.manager.marks();
+        if committed {
+            let name = "fault: the manager was killed between a commit and its effects";
+            self.context.counts.bump(name);
+        } else if self.manager.is_committing() {
+            let name = "fault: the manager was killed in a commit";
+            self.context.counts.bump(name);
+        }
+        let power = self
+            .context
+            .fault(self.context.parameters.faults.power_loss);
+        self.kill(NodeId::Manager);
+        if power {
+            self.context
+                .counts
+                .bump("fault: the manager's power was lost");
+            self.note("power is lost");
+            self.manager.disk().crash();
+        }
+    }
+
+    /// A suspended process is killed: it does not go on.
+    fn resume_silently(&mut self, node: NodeId) {
+        self.suspended.retain(|other| *other != node);
+        self.stashed.retain(|stashed| match stashed {
+            Stashed::Due(other, _) => *other != node,
+            Stashed::Notice(notice) => notice.node != node,
+        });
+    }
+
+    fn resume(&mut self, node: NodeId) {
+        if !self.suspended.contains(&node) {
+            return;
+        }
+        self.suspended.retain(|other| *other != node);
+        self.context.note(node, format_args!("goes on"));
+        self.context.set_suspended(node, false);
+        for stashed in std::mem::take(&mut self.stashed) {
+            match stashed {
+                Stashed::Due(other, due) if other == node => {
+                    self.context.agenda.add(self.context.now, due);
+                }
+                Stashed::Notice(notice) if notice.node == node => {
+                    self.context.network.notices.push_back(notice);
+                }
+                other => self.stashed.push(other),
+            }
+        }
+    }
+
+    /// After each step: who has died or gone is started again.
+    pub(super) fn look_after(&mut self) -> Result<(), Violation> {
+        for number in 0..self.workers.len() {
+            if self.workers[number].is_doomed() && self.workers[number].is_running() {
+                self.kill(NodeId::Worker(number));
+            }
+        }
+        for node in self.nodes() {
+            if self.life(node).is_none() && !self.starting.contains(&node) {
+                self.resume_silently(node);
+                let (least, most) = match node {
+                    NodeId::Manager => self.context.parameters.manager.down,
+                    _ => (Duration::from_millis(1), Duration::from_secs(4)),
+                };
+                let after = self.context.duration(least, most);
+                self.start_later(node, after);
+            }
+        }
+        Ok(())
+    }
+
+    fn heal(&mut self) {
+        self.note("heals");
+        self.context.healed = true;
+        self.kill_manager_in = None;
+        for node in std::mem::take(&mut self.suspended) {
+            self.suspended.push(node);
+            self.resume(node);
+        }
+        let links: Vec<LinkId> = self.context.network.links().map(|(id, _)| id).collect();
+        for link in links {
+            self.context.mend(link);
+        }
+        for number in 0..self.workers.len() {
+            let port = self.workers[number].port();
+            self.context.set_deaf(port, false);
+        }
+    }
+
+    /// Somebody connects who means no good.
+    fn meet_a_stranger(&mut self) {
+        let ports = [Port::Pull, Port::Subscribe, Port::Api];
+        let number = self.context.random.usize(..self.workers.len());
+        let port = match self.context.random.usize(..4) {
+            3 => self.workers[number].port(),
+            index => ports[index],
+        };
+        let link = self
+            .context
+            .open_link(NodeId::World, Some(port), LinkKind::Waits);
+        let kind = self.context.random.u8(..);
+        self.later(Duration::from_millis(50), Later::Hostile(link, kind));
+    }
+
+    fn be_hostile(&mut self, link: LinkId, kind: u8) {
+        let number = self.context.random.usize(..self.workers.len());
+        let old = self.workers[number].old_result().cloned();
+        let frames = match (kind % 4, old) {
+            (0, Some(frames)) => {
+                self.context
+                    .counts
+                    .bump("fault: an old result was sent again");
+                frames
+            }
+            (1, Some(mut frames)) => {
+                self.context.counts.bump("fault: a spoilt message was sent");
+                let index = self.context.random.usize(..frames.len());
+                let length = self.context.random.usize(..=frames[index].len());
+                frames[index] = frames[index].slice(..length);
+                frames
+            }
+            _ => {
+                self.context.counts.bump("fault: garbage was sent");
+                let frames = self.context.random.usize(1..4);
+                (0..frames)
+                    .map(|_| {
+                        let length = self.context.random.usize(..40);
+                        let bytes: Vec<u8> =
+                            (0..length).map(|_| self.context.random.u8(..)).collect();
+                        Bytes::from(bytes)
+                    })
+                    .collect()
+            }
+        };
+        let _ = self.context.send(link, frames);
+        self.context.close_link(link, true);
+    }
+}
