@@ -128,6 +128,8 @@ impl VirtualDisk {
         }
         disk.opened += 1;
         disk.open = Some(disk.opened);
+        // It was for a process that is gone.
+        disk.interrupt = None;
         let mut backend = DiskBackend {
             disk: self.clone(),
             opened: disk.opened,

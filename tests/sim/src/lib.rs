@@ -9,7 +9,7 @@
 //! - [`parameters`] draws everything that is set from the seed;
 //! - [`context`] is what a node acts through: time, chance, network, oracle, trace;
 //! - [`network`] are connections with real frames in them, and what goes wrong with those;
-//! - [`manager`], [`worker`] and [`client`] are the nodes;
+//! - [`manager`], [`worker`] and [`client`] are the nodes, [`operator`] interferes;
 //! - [`disk`] is beneath the manager's store;
 //! - [`oracle`] knows what clients were told and what phases did, and nothing else;
 //! - [`invariants`] must hold after every step, given a [`View`](view::View);
@@ -22,6 +22,7 @@ pub mod invariants;
 pub mod manager;
 pub mod mutations;
 pub mod network;
+pub mod operator;
 pub mod oracle;
 pub mod parameters;
 pub mod trace;

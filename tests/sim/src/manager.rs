@@ -17,7 +17,7 @@ use carbontube_protocol::{Address, Codec, Header, ManagerId, Timestamp, encode};
 use carbontube_storage::{Commit as StoredCommit, Log, PageSeq, Store};
 
 use crate::context::Context;
-use crate::disk::VirtualDisk;
+use crate::disk::{Interrupt, VirtualDisk};
 use crate::network::{Arrived, Frames, LinkChange, LinkId, LinkKind, NodeId, Notice, Port, Sent};
 
 const ME: NodeId = NodeId::Manager;
@@ -456,12 +456,12 @@ impl ManagerNode {
             .is_some_and(|process| matches!(process.hands.tasks.front(), Some(Task::Commit(..))))
     }
 
-    /// Does part of the commit that is under way, so that a power loss tears it.
-    pub fn tear_commit(&mut self, tear: impl FnOnce(&VirtualDisk)) {
+    /// Does part of the commit that is under way, and no more: the process ends there.
+    pub fn interrupt_commit(&mut self, at: Interrupt) {
         if let Some(process) = &mut self.process
             && let Some(Task::Commit(_, commit, _)) = process.hands.tasks.front()
         {
-            tear(&self.disk);
+            self.disk.interrupt_next_commit(at);
             let _ = process.hands.store.commit(commit);
         }
     }

@@ -8,6 +8,8 @@ use carbontube_manager::{Backoff, PhaseDefinition, PipelineDefinition};
 use carbontube_protocol::Limits;
 use fastrand::Rng;
 
+use crate::disk::DiskFaults;
+
 /// See the file's description.
 #[derive(Clone, Debug)]
 pub struct Parameters {
@@ -158,7 +160,7 @@ pub struct ManagerParameters {
 }
 
 /// Mean times between faults while faults go on; none where a kind of fault never comes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FaultParameters {
     /// A connection breaks.
     pub breaks: Option<Duration>,
@@ -184,6 +186,8 @@ pub struct FaultParameters {
     pub disk_full: Option<Duration>,
     /// Some syncs fail.
     pub sync_failures: Option<Duration>,
+    /// The operator interferes.
+    pub operations: Option<Duration>,
     /// Somebody sends nonsense or lies.
     pub hostilities: Option<Duration>,
     /// How often results are sent twice.
@@ -192,6 +196,8 @@ pub struct FaultParameters {
     pub silent_kill: f64,
     /// How often a kill takes the machine's power with it.
     pub power_loss: f64,
+    /// How a careless disk treats what was not synced.
+    pub disk: DiskFaults,
     /// How often damage is put on the disk while the manager is down.
     pub damage: f64,
 }
@@ -245,7 +251,7 @@ impl Parameters {
                 clock_jump: ms(pick(r, &[0, 0, 5_000, 3_600_000])),
             },
             faults: match calm {
-                true => FaultParameters::default(),
+                true => no_faults(r),
                 false => faults(r),
             },
             faults_last: ms(pick(r, &[5_000, 15_000, 30_000])),
@@ -373,11 +379,37 @@ fn faults(r: &mut Rng) -> FaultParameters {
         client_kills: sometimes(r, 0.4, 1000, 10_000),
         disk_full: sometimes(r, 0.25, 1000, 10_000),
         sync_failures: sometimes(r, 0.3, 500, 10_000),
+        operations: sometimes(r, 0.4, 200, 5000),
         hostilities: sometimes(r, 0.3, 100, 5000),
         results_twice: rate(r, 0.3, 0.3),
         silent_kill: rate(r, 0.5, 1.0),
         power_loss: rate(r, 0.5, 1.0),
+        disk: DiskFaults::draw(r),
         damage: rate(r, 0.2, 0.3),
+    }
+}
+
+fn no_faults(r: &mut Rng) -> FaultParameters {
+    FaultParameters {
+        breaks: None,
+        cuts: None,
+        slows: None,
+        half_opens: None,
+        deafness: None,
+        suspensions: None,
+        manager_kills: None,
+        worker_kills: None,
+        worker_drains: None,
+        client_kills: None,
+        disk_full: None,
+        sync_failures: None,
+        operations: None,
+        hostilities: None,
+        results_twice: 0.0,
+        silent_kill: 0.0,
+        power_loss: 0.0,
+        disk: DiskFaults::draw(r),
+        damage: 0.0,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::disk::VirtualDisk;
 use crate::invariants::{Invariants, Violation};
 use crate::manager::ManagerNode;
 use crate::network::{Network, NodeId, Notice};
+use crate::operator::Operator;
 use crate::oracle::Oracle;
 use crate::parameters::Parameters;
 use crate::trace::Trace;
@@ -50,6 +51,7 @@ pub struct World {
     manager: ManagerNode,
     workers: Vec<WorkerNode>,
     clients: Vec<ClientNode>,
+    operator: Operator,
     invariants: Invariants,
     step: u64,
     later: Vec<Later>,
@@ -90,6 +92,7 @@ impl World {
             parameters,
         };
         let disk_seed = context.random.u64(..);
+        let disk_faults = context.parameters.faults.disk;
         let workers = (0..context.parameters.workers.len())
             .map(|number| WorkerNode::new(number, &context))
             .collect();
@@ -100,9 +103,10 @@ impl World {
         let heal_at = ORIGIN + context.parameters.faults_last;
         World {
             context,
-            manager: ManagerNode::new(VirtualDisk::new(disk_seed)),
+            manager: ManagerNode::new(VirtualDisk::new(disk_seed, disk_faults)),
             workers,
             clients,
+            operator: Operator::default(),
             invariants,
             step: 0,
             later: Vec::new(),
@@ -238,7 +242,7 @@ impl World {
                         NodeId::Client(number) => {
                             self.clients[number].on_message(&mut self.context, arrived);
                         }
-                        NodeId::World => {}
+                        NodeId::World => self.operator.on_message(&mut self.context, &arrived),
                     }
                 }
             }

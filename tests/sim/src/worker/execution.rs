@@ -9,6 +9,7 @@ use carbontube_worker::testing::{Finished, Key, Started};
 
 use super::{WorkerNode, local, token};
 use crate::context::Context;
+use crate::oracle::Outcome as Ended;
 use crate::parameters::Runner;
 
 /// How long a command may take to die.
@@ -84,9 +85,14 @@ impl WorkerNode {
                 work.job, work.phase, work.attempt
             ),
         );
-        context
-            .oracle
-            .started(context.now, process.id, work.attempt, &work.job, work.phase);
+        context.oracle.started(
+            context.now,
+            process.id,
+            work.attempt,
+            &work.job,
+            work.phase,
+            &work.instructions,
+        );
         process.serial += 1;
         process.slots[slot] = Some(Run {
             key: started.key,
@@ -137,14 +143,21 @@ impl WorkerNode {
         let Some(process) = &mut self.process else {
             return;
         };
-        let success = outcome == Outcome::Success;
+        let told = match (&outcome, run.stopped) {
+            (_, Some(_)) => Ended::Stopped,
+            (Outcome::Success, None) if instructions.is_empty() => {
+                Ended::Success(run.instructions.clone())
+            }
+            (Outcome::Success, None) => Ended::Success(instructions.clone()),
+            (Outcome::Failure { .. }, None) => Ended::Failure,
+        };
         context.note(
             process.me,
             format_args!("ends {} as {}: {outcome:?}", run.job, run.key.attempt),
         );
         context
             .oracle
-            .ended(context.now, process.id, run.key.attempt, &run.job, success);
+            .ended(context.now, process.id, run.key.attempt, &run.job, told);
         let finished = Finished {
             outcome,
             instructions,

@@ -4,10 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use carbontube_manager::StartError;
+use carbontube_storage::StoreError;
+
 use super::{Stashed, World};
 use crate::context::Due;
+use crate::disk::Interrupt;
 use crate::invariants::Violation;
 use crate::network::{Direction, LinkId, LinkKind, NodeId, Port};
+use crate::operator::Operator;
+use crate::oracle::Disturbance;
 
 /// Something that the world does at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +30,10 @@ pub(super) enum Later {
     Resume(NodeId, u64),
     /// A process is started.
     Start(NodeId),
+    /// The disk has space again.
+    Space,
+    /// The operator tidies up.
+    TidyUp,
     /// A hostile peer sends what it has, then goes.
     Hostile(LinkId, u8),
 }
@@ -43,10 +53,11 @@ pub(super) enum Kind {
     KillClient,
     DiskFull,
     SyncFailures,
+    Operation,
     Hostility,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::Break,
     Kind::Cut,
     Kind::Slow,
@@ -59,6 +70,7 @@ const KINDS: [Kind; 13] = [
     Kind::KillClient,
     Kind::DiskFull,
     Kind::SyncFailures,
+    Kind::Operation,
     Kind::Hostility,
 ];
 
@@ -118,6 +130,7 @@ impl World {
             Kind::KillClient => faults.client_kills,
             Kind::DiskFull => faults.disk_full,
             Kind::SyncFailures => faults.sync_failures,
+            Kind::Operation => faults.operations,
             Kind::Hostility => faults.hostilities,
         };
         if let Some(mean) = mean {
@@ -143,6 +156,16 @@ impl World {
                 }
             }
             Later::Start(node) => return self.start(node),
+            Later::Space => {
+                self.note("the disk has space again");
+                self.manager.disk().full(false);
+            }
+            Later::TidyUp => {
+                if let Some(core) = self.manager.core() {
+                    self.operator.tidy_up(&mut self.context, core);
+                }
+                self.later(Operator::TIDY_UP, Later::TidyUp);
+            }
             Later::Hostile(link, kind) => self.be_hostile(link, kind),
         }
         Ok(())
@@ -156,16 +179,56 @@ impl World {
         self.starting.retain(|other| *other != node);
         match node {
             NodeId::Manager => {
-                if let Err(error) = self.manager.start(&mut self.context) {
-                    return Err(Violation {
-                        invariant: "a_journal_can_be_opened",
-                        detail: format!("{error:?}"),
-                    });
-                }
+                return self.start_manager();
             }
             NodeId::Worker(number) => self.workers[number].start(&mut self.context),
             NodeId::Client(number) => self.clients[number].start(&mut self.context),
             NodeId::World => {}
+        }
+        Ok(())
+    }
+
+    fn start_manager(&mut self) -> Result<(), Violation> {
+        let damage = self.context.fault(self.context.parameters.faults.damage);
+        let disk = self.manager.disk();
+        let damaged = damage
+            && match self.context.random.bool() {
+                true => {
+                    self.context
+                        .counts
+                        .bump("fault: a bit was flipped on the disk");
+                    disk.flip_bit()
+                }
+                false => {
+                    self.context
+                        .counts
+                        .bump("fault: the journal's tail was cut");
+                    disk.cut_tail()
+                }
+            };
+        let before = self.manager.clock(self.context.now);
+        let mut result = self.manager.start(&mut self.context);
+        if damaged && matches!(result, Err(StartError::Journal { .. })) {
+            // As it has to be; an operator who has a copy puts it back.
+            self.context.counts.bump("damage that was refused");
+            self.note("the damaged journal is refused, and restored");
+            self.manager.disk().restore();
+            result = self.manager.start(&mut self.context);
+        }
+        match result {
+            Ok(()) => {}
+            // Opening writes to the disk, which may be full or fail; the process is started
+            // again later.
+            Err(StartError::Journal { source })
+                if !self.context.healed && !matches!(source, StoreError::Damaged { .. }) =>
+            {
+                self.context.counts.bump("starts that the disk refused");
+                self.note(&format!("the manager cannot start: {source}"));
+            }
+            Err(error) => return Err(cannot_be_opened(&error)),
+        }
+        if self.manager.clock(self.context.now) != before {
+            self.disturbed(NodeId::Manager, Disturbance::Clock);
         }
         Ok(())
     }
@@ -182,6 +245,7 @@ impl World {
                 if let Some(link) = link {
                     self.context.counts.bump("fault: a connection broke");
                     self.note_link("breaks", link);
+                    self.disturbed_link(link, Disturbance::Network);
                     self.context.break_link(link);
                 }
             }
@@ -193,6 +257,7 @@ impl World {
                     };
                     self.context.counts.bump(name);
                     self.note_link("is cut", link);
+                    self.disturbed_link(link, Disturbance::Network);
                     self.context.cut(link, direction);
                     self.later(lasts, Later::Mend(link));
                 }
@@ -201,6 +266,7 @@ impl World {
                 if let Some(link) = link {
                     self.context.counts.bump("fault: a connection was slow");
                     self.note_link("is slow", link);
+                    self.disturbed_link(link, Disturbance::Network);
                     let by = self.context.duration(SHORT.0, Duration::from_secs(3));
                     self.context.slow(link, by);
                     self.later(lasts, Later::Mend(link));
@@ -212,6 +278,7 @@ impl World {
                         .counts
                         .bump("fault: a connection was half-open");
                     self.note_link("is half-open", link);
+                    self.disturbed_link(link, Disturbance::Network);
                     self.context.half_open(link, lasts);
                 }
             }
@@ -224,6 +291,7 @@ impl World {
                     let port = self.workers[number].port();
                     self.context
                         .note(NodeId::Worker(number), format_args!("reads nothing"));
+                    self.disturbed(NodeId::Worker(number), Disturbance::Slow);
                     self.context.set_deaf(port, true);
                     self.later(lasts, Later::Hear(port));
                 }
@@ -241,6 +309,7 @@ impl World {
                     };
                     self.context.counts.bump(name);
                     self.context.note(node, format_args!("is suspended"));
+                    self.disturbed(node, Disturbance::Slow);
                     self.suspended.push(node);
                     self.context.set_suspended(node, true);
                     self.later(lasts, Later::Resume(node, life));
@@ -263,6 +332,7 @@ impl World {
                 let node = NodeId::Worker(number);
                 if self.workers[number].is_running() && !self.suspended.contains(&node) {
                     self.context.counts.bump("fault: a worker was drained");
+                    self.disturbed(node, Disturbance::Killed);
                     self.workers[number].drain(&mut self.context);
                 }
             }
@@ -273,7 +343,22 @@ impl World {
                     self.kill(NodeId::Client(number));
                 }
             }
-            Kind::DiskFull | Kind::SyncFailures => {}
+            Kind::DiskFull => {
+                self.context.counts.bump("fault: the disk was full");
+                self.note("the disk is full");
+                self.manager.disk().full(true);
+                self.later(lasts, Later::Space);
+            }
+            Kind::SyncFailures => {
+                self.context.counts.bump("fault: syncs were to fail");
+                let syncs = self.context.random.u32(1..4);
+                self.note(&format!("the next {syncs} syncs fail"));
+                self.manager.disk().fail_next_syncs(syncs);
+            }
+            Kind::Operation => {
+                let core = self.manager.core();
+                self.operator.interfere(&mut self.context, core);
+            }
             Kind::Hostility => self.meet_a_stranger(),
         }
     }
@@ -288,6 +373,7 @@ impl World {
     }
 
     fn kill(&mut self, node: NodeId) {
+        self.disturbed(node, Disturbance::Killed);
         self.resume_silently(node);
         let silent = self
             .context
@@ -326,8 +412,21 @@ impl World {
             let name = "fault: the manager was killed between a commit and its effects";
             self.context.counts.bump(name);
         } else if self.manager.is_committing() {
-            let name = "fault: the manager was killed in a commit";
-            self.context.counts.bump(name);
+            let at = [
+                Interrupt::BeforeSync,
+                Interrupt::AfterSync,
+                Interrupt::BeforeAnswer,
+            ];
+            let at = at[self.context.random.usize(..3)];
+            self.context.counts.bump(match at {
+                Interrupt::BeforeSync => "fault: the manager was killed before a sync",
+                Interrupt::AfterSync => "fault: the manager was killed after a sync",
+                Interrupt::BeforeAnswer => {
+                    "fault: the manager was killed before it knew of a commit"
+                }
+            });
+            self.note(&format!("the manager is killed in a commit: {at:?}"));
+            self.manager.interrupt_commit(at);
         }
         let power = self
             .context
@@ -408,12 +507,36 @@ impl World {
             let port = self.workers[number].port();
             self.context.set_deaf(port, false);
         }
+        self.manager.disk().full(false);
+        self.manager.disk().fail_next_syncs(0);
+        self.later(Operator::TIDY_UP, Later::TidyUp);
+    }
+
+    /// An orderly sort of mess: notes who was disturbed, for the oracle.
+    fn disturbed(&mut self, node: NodeId, how: Disturbance) {
+        let now = self.context.now;
+        self.context.oracle.disturbed(now, node, how);
+    }
+
+    fn disturbed_link(&mut self, id: LinkId, how: Disturbance) {
+        let mut links = self.context.network.links();
+        let found = links.find(|(other, _)| *other == id);
+        let Some((dialer, port)) = found.map(|(_, link)| (link.dialer, link.port)) else {
+            return;
+        };
+        drop(links);
+        self.disturbed(dialer, how);
+        if let Some(port) = port {
+            self.disturbed(port.node(), how);
+        }
     }
 
     /// Somebody connects who means no good.
     fn meet_a_stranger(&mut self) {
         let ports = [Port::Pull, Port::Subscribe, Port::Api];
         let number = self.context.random.usize(..self.workers.len());
+        self.disturbed(NodeId::Manager, Disturbance::Hostile);
+        self.disturbed(NodeId::Worker(number), Disturbance::Hostile);
         let port = match self.context.random.usize(..4) {
             3 => self.workers[number].port(),
             index => ports[index],
@@ -457,5 +580,12 @@ impl World {
         };
         let _ = self.context.send(link, frames);
         self.context.close_link(link, true);
+    }
+}
+
+fn cannot_be_opened(error: &StartError) -> Violation {
+    Violation {
+        invariant: "a_journal_can_be_opened",
+        detail: format!("{error:?}"),
     }
 }
