@@ -97,7 +97,7 @@ impl World {
             .map(|number| WorkerNode::new(number, &context))
             .collect();
         let clients = (0..context.parameters.clients.len())
-            .map(|number| ClientNode::new(number, &mut context))
+            .map(|number| ClientNode::new(number, &context))
             .collect();
         let invariants = Invariants::new(&context.parameters);
         let heal_at = ORIGIN + context.parameters.faults_last;
