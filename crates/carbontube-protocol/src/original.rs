@@ -210,20 +210,13 @@ fn error_report(error: Option<&Value>, limits: &Limits) -> ErrorReport {
         }
         Some(other) => (other.to_string(), String::new()),
     };
-    ErrorReport {
-        message: cut(message, limits.error_bytes_max),
-        detail: cut(detail, limits.detail_bytes_max),
-    }
+    let mut report = ErrorReport { message, detail };
+    report.cut(limits);
+    report
 }
 
 fn cut(mut text: String, bytes_max: usize) -> String {
-    if text.len() > bytes_max {
-        let mut end = bytes_max;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-    }
+    text.truncate(text.floor_char_boundary(bytes_max));
     text
 }
 

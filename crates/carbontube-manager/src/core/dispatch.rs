@@ -103,7 +103,9 @@ impl Core {
                 return;
             }
             let Some(payload) = self.payload(no) else {
-                blocked = true;
+                let home = self.jobs.job(no).map(|job| job.home);
+                let damaged = home.is_some_and(|home| self.payloads.is_damaged(Log::Journal, home));
+                blocked |= !damaged;
                 if self.payloads.reads.len() < READS_MAX
                     && let Some(home) = self.jobs.job(no).map(|job| job.home)
                 {

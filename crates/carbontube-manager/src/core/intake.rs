@@ -11,6 +11,9 @@ use super::job::{Job, Rare};
 use super::machine::Core;
 use super::{ClientId, RecordSeq};
 
+/// It stays in memory as long as its job; version 00 has 55 bytes.
+const TRACEPARENT_BYTES_MAX: usize = 512;
+
 impl Core {
     pub(super) fn handle_enqueue(&mut self, client: ClientId, request: Enqueue, now: Timestamp) {
         if request.pipeline != *self.definition.name() {
@@ -88,6 +91,13 @@ impl Core {
         if let Some(trouble) = &self.journal.trouble {
             return reject(Some(id), Code::Journal, trouble.clone());
         }
+        // A disk that hangs tells of no trouble.
+        let undurable = self.journal.tail.bytes();
+        if undurable >= self.options.undurable_bytes_max {
+            self.count("refused_busy", 1);
+            let message = format!("{} MiB wait for the journal's disk", undurable >> 20);
+            return reject(Some(id), Code::Busy, message);
+        }
         if self.jobs.len() as u64 >= self.options.live_jobs_max {
             self.count("refused_busy", 1);
             let message = format!("{} jobs have not ended, which is the most", self.jobs.len());
@@ -96,6 +106,14 @@ impl Core {
         if let Err(error) = check_instructions(&new.instructions, &self.options.limits) {
             self.count("refused_instructions", 1);
             return reject(Some(id), Code::Instructions, error.to_string());
+        }
+        if let Some(found) = &new.traceparent
+            && found.len() > TRACEPARENT_BYTES_MAX
+        {
+            let bytes = found.len();
+            let message =
+                format!("the traceparent has {bytes} bytes, {TRACEPARENT_BYTES_MAX} at most");
+            return reject(Some(id), Code::Malformed, message);
         }
         let until =
             (new.delay_ms > 0).then(|| now + std::time::Duration::from_millis(new.delay_ms));
@@ -128,7 +146,9 @@ impl Core {
         });
         let payload = Core::payload_copy(&new.instructions);
         self.journal_job(no, &payload, true);
-        self.payloads.offer(no, payload);
+        if until.is_none() {
+            self.payloads.offer(no, payload);
+        }
         self.totals.enqueued += 1;
         self.series.total.arrived();
         self.series.phases[0].arrived();

@@ -56,6 +56,11 @@ impl Job {
         self.rare.get_or_insert_default()
     }
 
+    /// Whether it is not to be dispatched before somebody or some time decides so.
+    pub(super) fn waits_for_no_worker(&self) -> bool {
+        matches!(self.state, JobState::Failed | JobState::Scheduled)
+    }
+
     pub(super) fn add_attempt(&mut self, view: AttemptView) {
         let attempts = &mut self.rare().attempts;
         if attempts.len() == ATTEMPTS_KEPT_MAX {

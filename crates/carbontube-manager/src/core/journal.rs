@@ -154,6 +154,14 @@ impl Core {
             job.after = last;
         }
         self.journal.settle(no, home, bytes);
+        self.forget_unneeded(no);
+    }
+
+    /// What no worker gets soon does not take up room among what is to be dispatched.
+    fn forget_unneeded(&mut self, no: JobNo) {
+        if self.jobs.job(no).is_some_and(Job::waits_for_no_worker) {
+            self.payloads.forget(no);
+        }
     }
 
     /// Journals what changed about a job.
@@ -161,6 +169,7 @@ impl Core {
         let Some(job) = self.jobs.job(no) else { return };
         let record = Record::Change(self.change_record(job, attempt));
         self.journal.append(&record, &[]);
+        self.forget_unneeded(no);
         self.journal_doubt(no);
         let last = self.journal.last;
         if let Some(job) = self.jobs.job_mut(no) {

@@ -167,6 +167,7 @@ impl Core {
             self.dispatch_ready(now);
             self.steal();
         }
+        self.payloads.age();
         self.send_acks();
         self.send_ended();
         let running: u64 = (0..self.phases.len())

@@ -42,6 +42,9 @@ pub struct CoreOptions {
     /// The most bytes of payloads kept in memory; the rest is read back from the
     /// journal when it is dispatched. Default 64 MiB.
     pub payload_cache_bytes_max: usize,
+    /// The most bytes that may wait for the disk before no more jobs are taken. Default
+    /// 128 MiB.
+    pub undurable_bytes_max: usize,
     /// When the journal's pages hold this many times the bytes of live records, the
     /// oldest live records are rewritten forward so that old pages can go. Default 3.
     pub journal_garbage_ratio: u32,
@@ -69,6 +72,7 @@ impl Default for CoreOptions {
             history_result_bytes_max: 1 << 20,
             page_bytes: 60 << 10,
             payload_cache_bytes_max: 64 << 20,
+            undurable_bytes_max: 128 << 20,
             journal_garbage_ratio: 3,
             journal_garbage_bytes_min: 4 << 20,
             list_jobs_max: 1000,

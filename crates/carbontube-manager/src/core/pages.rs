@@ -27,6 +27,8 @@ pub(super) struct Tail {
     closed: Vec<(PageSeq, Bytes)>,
     /// Pages that were given to the store and are not confirmed, to be read from here.
     in_flight: BTreeMap<PageSeq, Bytes>,
+    /// Of all pages that are filled and not confirmed.
+    bytes: usize,
 }
 
 impl Tail {
@@ -37,6 +39,7 @@ impl Tail {
             open: Vec::new(),
             closed: Vec::new(),
             in_flight: BTreeMap::new(),
+            bytes: 0,
         }
     }
 
@@ -72,8 +75,7 @@ impl Tail {
                 page.extend_from_slice(&length(record.len()));
             }
             page.extend_from_slice(piece);
-            self.closed.push((self.next, Bytes::from(page)));
-            self.next = self.next.next();
+            self.close(Bytes::from(page));
         }
         home
     }
@@ -84,9 +86,14 @@ impl Tail {
         }
         if !self.open.is_empty() {
             let page = Bytes::from(std::mem::take(&mut self.open));
-            self.closed.push((self.next, page));
-            self.next = self.next.next();
+            self.close(page);
         }
+    }
+
+    fn close(&mut self, page: Bytes) {
+        self.bytes += page.len();
+        self.closed.push((self.next, page));
+        self.next = self.next.next();
     }
 
     fn lose_last(&mut self) {
@@ -116,7 +123,14 @@ impl Tail {
 
     /// The pages before this one are durable.
     pub(super) fn confirm(&mut self, before: PageSeq) {
-        self.in_flight = self.in_flight.split_off(&before);
+        let kept = self.in_flight.split_off(&before);
+        let durable = std::mem::replace(&mut self.in_flight, kept);
+        self.bytes -= durable.values().map(Bytes::len).sum::<usize>();
+    }
+
+    /// How many bytes are not durable yet.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes + self.open.len()
     }
 
     /// A page that is not durable yet.
@@ -124,7 +138,11 @@ impl Tail {
         if seq == self.next && !self.open.is_empty() {
             return Some(Bytes::copy_from_slice(&self.open));
         }
-        let closed = self.closed.iter().find(|(found, _)| *found == seq);
+        // They follow on without gaps.
+        let first = self.closed.first().map_or(seq, |(first, _)| *first);
+        let place = seq.0.checked_sub(first.0);
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        let closed = place.and_then(|place| self.closed.get(place));
         closed
             .map(|(_, bytes)| bytes)
             .or_else(|| self.in_flight.get(&seq))

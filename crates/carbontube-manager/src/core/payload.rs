@@ -23,6 +23,7 @@ pub(super) enum Reason {
     /// A result without instructions ends the job that keeps them.
     Result {
         worker: WorkerId,
+        route: u16,
         result: Box<AttemptResult>,
     },
     /// A client asked for all about a job.
@@ -50,6 +51,12 @@ pub(super) struct Payloads {
     /// The page asked for, and the first page of the record that it belongs to.
     asked: BTreeMap<(Log, PageSeq), PageSeq>,
     failed: BTreeSet<(Log, PageSeq)>,
+    /// Pages that are damaged: nobody waits for them.
+    damaged: BTreeSet<(Log, PageSeq)>,
+    /// What was read is kept until it could be dispatched.
+    is_fresh: bool,
+    /// The page that is read to be written again.
+    compacting: Option<PageSeq>,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +108,15 @@ impl Payloads {
         self.cache.get(&no).cloned()
     }
 
+    /// What was read had its turn.
+    pub(super) fn age(&mut self) {
+        self.is_fresh = false;
+    }
+
+    pub(super) fn is_damaged(&self, log: Log, page: PageSeq) -> bool {
+        self.damaged.contains(&(log, page))
+    }
+
     pub(super) fn is_reading(&self, log: Log, page: PageSeq) -> bool {
         self.reads.contains_key(&(log, page))
     }
@@ -148,6 +164,7 @@ impl Core {
     }
 
     pub(super) fn read_for_compaction(&mut self, page: PageSeq) {
+        self.payloads.compacting = Some(page);
         self.read_page(Log::Journal, page, Reason::Cache);
     }
 
@@ -175,9 +192,13 @@ impl Core {
     ) {
         let bytes = match bytes {
             Ok(bytes) => bytes.filter(|bytes| !bytes.is_empty()),
-            Err(_) => {
+            Err(fault) => {
                 self.count("page_reads_failed", 1);
                 self.payloads.failed.insert((log, page));
+                let home = self.payloads.asked.get(&(log, page)).copied();
+                if let (StoreFault::Broken(_), Some(home)) = (fault, home) {
+                    self.payloads.damaged.insert((log, home));
+                }
                 self.wake_at(now + std::time::Duration::from_secs(1));
                 return;
             }
@@ -201,6 +222,7 @@ impl Core {
         }
         let reasons = std::mem::take(&mut read.reasons);
         self.payloads.reads.remove(&(log, home));
+        self.payloads.damaged.remove(&(log, home));
         match log {
             Log::Journal => self.journal_page_read(home, &records, now),
             Log::History => {}
@@ -208,7 +230,11 @@ impl Core {
         for reason in reasons {
             match reason {
                 Reason::Cache => {}
-                Reason::Result { worker, result } => self.handle_result(worker, 0, *result, now),
+                Reason::Result {
+                    worker,
+                    route,
+                    result,
+                } => self.handle_result(worker, route, *result, now),
                 Reason::Detail {
                     client,
                     request,
@@ -225,12 +251,18 @@ impl Core {
     }
 
     fn journal_page_read(&mut self, home: PageSeq, records: &[Bytes], now: Timestamp) {
-        // What is read stays until the next read at least, or it could be read for ever.
-        self.payloads.make_room();
+        // What is read stays until it could be dispatched at least, whatever else is read
+        // meanwhile, or it could be read for ever.
+        if !std::mem::replace(&mut self.payloads.is_fresh, true) {
+            self.payloads.make_room();
+        }
+        let all = self.payloads.compacting.take_if(|page| *page == home);
         for bytes in records {
             if let Ok((Record::Job(record), payload)) = record::decode::<Record>(bytes)
                 && let Some(no) = self.jobs.no(&record.change.id)
-                && self.jobs.job(no).is_some_and(|job| job.home == home)
+                && self.jobs.job(no).is_some_and(|job| {
+                    job.home == home && (all.is_some() || !job.waits_for_no_worker())
+                })
             {
                 self.payloads.put(no, Core::payload_copy(&payload));
             }

@@ -314,6 +314,9 @@ impl Recovery {
             let state = match change.standing {
                 Standing::Ready => JobState::Enqueued,
                 Standing::Failed => JobState::Failed,
+                // It has been due already, and may have been handed out since: it is like
+                // any other that a worker may hold.
+                Standing::Waiting { until } if until <= now => JobState::Enqueued,
                 Standing::Waiting { until } => {
                     rare.until = Some(until);
                     JobState::Scheduled

@@ -79,7 +79,10 @@ impl Settled {
 impl Core {
     pub(super) fn handle_results(&mut self, results: Results, now: Timestamp) {
         self.seen(results.worker, now);
-        for result in results.results {
+        for mut result in results.results {
+            if let Outcome::Failure { error, .. } = &mut result.outcome {
+                error.cut(&self.options.limits);
+            }
             self.handle_result(results.worker, results.route, result, now);
         }
     }
@@ -101,7 +104,12 @@ impl Core {
             && let Some(home) = self.jobs.job(no).map(|job| job.home)
         {
             let result = Box::new(result);
-            return self.read_page(Log::Journal, home, Reason::Result { worker, result });
+            let reason = Reason::Result {
+                worker,
+                route,
+                result,
+            };
+            return self.read_page(Log::Journal, home, reason);
         }
         self.release(worker, attempt);
         match target {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::ids::{AttemptId, JobId, ManagerId, WorkerId};
+use crate::limits::Limits;
 use crate::names::JobType;
 use crate::time::Timestamp;
 
@@ -105,6 +106,22 @@ pub struct ErrorReport {
     /// More, if there is more: a traceback, the causes, the tail of the log.
     #[serde(default)]
     pub detail: String,
+}
+
+impl ErrorReport {
+    /// Cuts what is longer than the limits allow.
+    pub fn cut(&mut self, limits: &Limits) {
+        cut(&mut self.message, limits.error_bytes_max);
+        cut(&mut self.detail, limits.detail_bytes_max);
+    }
+}
+
+fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        // It may be kept for long.
+        text.shrink_to_fit();
+    }
 }
 
 /// Attempts that the worker did not start and will not.

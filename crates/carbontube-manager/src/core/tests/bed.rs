@@ -16,6 +16,7 @@ use carbontube_storage::{Log, PageSeq};
 
 use crate::core::{
     ClientId, Commit, Core, CoreOptions, Effect, Gated, Input, PipeId, RecordSeq, Recovery,
+    StoreFault,
 };
 use crate::{PhaseDefinition, PipelineDefinition};
 
@@ -106,6 +107,8 @@ pub(super) struct Bed {
     pub(super) now: Timestamp,
     pub(super) disk: Disk,
     pub(super) store_works: bool,
+    /// A page that cannot be read.
+    pub(super) damaged: Option<PageSeq>,
     pub(super) durable: RecordSeq,
     pub(super) waiting: VecDeque<Gated>,
     pub(super) workers: BTreeMap<WorkerId, SimWorker>,
@@ -135,6 +138,7 @@ impl Bed {
             now,
             disk: Disk::default(),
             store_works: true,
+            damaged: None,
             durable: RecordSeq(0),
             waiting: VecDeque::new(),
             workers: BTreeMap::new(),
@@ -220,12 +224,11 @@ impl Bed {
                 }
             }
             Effect::ReadPage { log, page } => {
-                let bytes = self.disk.0.get(&(log.tag(), page.0)).cloned();
-                inputs.push(Input::PageRead {
-                    log,
-                    page,
-                    bytes: Ok(bytes),
-                });
+                let bytes = match self.damaged == Some(page) {
+                    true => Err(StoreFault::Broken("a bit was flipped".to_owned())),
+                    false => Ok(self.disk.0.get(&(log.tag(), page.0)).cloned()),
+                };
+                inputs.push(Input::PageRead { log, page, bytes });
             }
             Effect::ToPipe { pipe, message } => self.receive(pipe, message, inputs),
             Effect::ToOriginalPipe { frame, .. } => {

@@ -7,4 +7,5 @@ mod journaling;
 mod random;
 mod repeating;
 mod restarting;
+mod reviewed;
 mod scripts;
