@@ -22,6 +22,9 @@ impl Core {
             return self.count("workers_of_unknown_phase", 1);
         };
         let id = beat.worker;
+        if self.workers.is_gone(id, now) {
+            return self.count("heartbeats_after_goodbye", 1);
+        }
         let slots = beat.slots.clamp(1, self.options.slots_max.max(1));
         let was_lost = self
             .workers
@@ -544,6 +547,8 @@ impl Core {
         self.make_unknown(id);
         self.leave_pipe(id);
         self.workers.table.remove(&id);
+        let timeout = self.options.worker_timeout;
+        self.workers.remember_gone(id, now + timeout);
         self.publish(now, kind);
     }
 

@@ -1,6 +1,6 @@
 //! The workers that the manager knows, and the pipes to them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use carbontube_protocol::message::{HeldState, WorkerStatus};
 use carbontube_protocol::{Address, AttemptId, JobId, Timestamp, WorkerId};
@@ -110,9 +110,33 @@ pub(super) struct Workers {
     pub(super) pipes: BTreeMap<PipeId, Pipe>,
     pub(super) by_address: BTreeMap<Address, PipeId>,
     pub(super) next_pipe: u64,
+    /// Workers that said goodbye, until when a heartbeat of theirs may be an old one.
+    gone: BTreeMap<WorkerId, Timestamp>,
+    gone_order: VecDeque<WorkerId>,
 }
 
+/// How many workers that said goodbye are remembered at once.
+const GONE_MAX: usize = 4096;
+
 impl Workers {
+    /// The worker said goodbye: a heartbeat of it that comes soon was sent before. Not for
+    /// ever, or one forged goodbye would keep a worker out.
+    pub(super) fn remember_gone(&mut self, id: WorkerId, until: Timestamp) {
+        if self.gone.insert(id, until).is_none() {
+            self.gone_order.push_back(id);
+            if self.gone_order.len() > GONE_MAX
+                && let Some(oldest) = self.gone_order.pop_front()
+            {
+                self.gone.remove(&oldest);
+            }
+        }
+    }
+
+    /// Whether the worker has just left.
+    pub(super) fn is_gone(&self, id: WorkerId, now: Timestamp) -> bool {
+        !self.table.contains_key(&id) && self.gone.get(&id).is_some_and(|until| now < *until)
+    }
+
     /// Counts no worker's silence from before `since`, except of those that are lost.
     pub(super) fn listen_since(&mut self, since: Timestamp) {
         for worker in self.table.values_mut().filter(|worker| !worker.lost) {

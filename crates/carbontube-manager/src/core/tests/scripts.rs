@@ -298,3 +298,20 @@ fn job_that_takes_workers_down_is_poison() {
     };
     assert_eq!(detail.failure, Some(FailureKind::Poison));
 }
+
+#[test]
+fn worker_that_said_goodbye_does_not_come_back_with_a_late_heartbeat() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.input(Input::Goodbye(carbontube_protocol::message::Goodbye {
+        worker,
+    }));
+    // Results and goodbyes travel on another socket than heartbeats, which may be later.
+    bed.beat(worker);
+    assert_eq!(bed.ask(Query::Workers), Answer::Workers(Vec::new()));
+    bed.add_worker(2, "one", 1);
+    let Answer::Workers(workers) = bed.ask(Query::Workers) else {
+        panic!("workers were asked");
+    };
+    assert_eq!(workers.len(), 1);
+}
