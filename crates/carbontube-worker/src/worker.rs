@@ -38,6 +38,7 @@ const COMPLAINT: Duration = Duration::from_secs(10);
 pub struct Worker {
     shared: Arc<Shared>,
     identity: Identity,
+    bound: Vec<Address>,
     phase: AnyPhase,
     grace: Duration,
     tasks: Vec<JoinHandle<()>>,
@@ -109,6 +110,7 @@ impl Worker {
                 source,
             })?;
         let identity = identity(&options, &pull)?;
+        let bound = pull.local_addresses().to_vec();
         let hurries = pushes.iter().map(Push::hurry);
         let hurries = hurries.chain([publish.hurry()]).collect();
         let shared = shared(&options, &identity, &phase, hurries);
@@ -141,6 +143,7 @@ impl Worker {
         Ok(Worker {
             shared,
             identity,
+            bound,
             phase,
             grace: options.grace,
             tasks,
@@ -150,6 +153,12 @@ impl Worker {
     /// The address that managers are told.
     pub fn address(&self) -> &Address {
         &self.identity.address
+    }
+
+    /// Where it listens itself; that differs from [`address`](Worker::address) when
+    /// another one is advertised, and is empty when it dials.
+    pub fn bound(&self) -> &[Address] {
+        &self.bound
     }
 
     /// This incarnation's id.

@@ -136,6 +136,7 @@ fn main() -> Result<()> {
         if let Some(path) = &arguments.ready_file {
             let ready = serde_json::json!({
                 "address": worker.address().to_string(),
+                "bound": worker.bound(),
                 "worker": worker.id().to_string(),
             });
             let unfinished = path.with_extension("unfinished");

@@ -12,6 +12,7 @@ use carbontube_protocol::message::Stats;
 use carbontube_tests::{Process, Signal};
 
 use crate::fault::{Deed, Fault, FaultLog, Whom};
+use crate::proxy::{Proxy, Weather};
 
 /// After how much silence a worker is lost, unless a plan says otherwise.
 pub(crate) const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,8 +40,7 @@ pub(crate) struct Cluster {
     manager: Option<Process>,
     /// Pull, sub, api, pub, as they were bound first; a restarted manager binds the same.
     addresses: Option<[String; 4]>,
-    /// Each worker with the arguments that start it again.
-    workers: Vec<(Vec<String>, Option<Process>)>,
+    workers: Vec<Member>,
     /// The process of every worker that ever was, by the worker's id.
     pub(crate) worker_ids: BTreeMap<String, u32>,
     /// What was done to whom. Processes are noted here, links by whoever cuts them.
@@ -49,6 +49,53 @@ pub(crate) struct Cluster {
     /// When all workers were last looked after.
     revived_us: u64,
     ledgers: bool,
+}
+
+/// A worker, and what starts it again.
+struct Member {
+    arguments: Vec<String>,
+    process: Option<Process>,
+    ways: Option<Ways>,
+}
+
+/// The ways between a worker and its manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Attempts and acknowledgements; the manager dials.
+    Pipe,
+    /// Results; the worker dials.
+    Results,
+    /// Heartbeats and logs; the worker dials.
+    Events,
+}
+
+impl Way {
+    pub(crate) const ALL: [Way; 3] = [Way::Pipe, Way::Results, Way::Events];
+
+    fn deed(self) -> Deed {
+        match self {
+            Way::Pipe => Deed::PipeCut,
+            Way::Results => Deed::ResultsCut,
+            Way::Events => Deed::EventsCut,
+        }
+    }
+}
+
+/// A proxy for each way.
+struct Ways {
+    pipe: Proxy,
+    results: Proxy,
+    events: Proxy,
+}
+
+impl Ways {
+    fn get(&self, way: Way) -> &Proxy {
+        match way {
+            Way::Pipe => &self.pipe,
+            Way::Results => &self.results,
+            Way::Events => &self.events,
+        }
+    }
 }
 
 /// The folders of clusters, to be removed where no destructor runs.
@@ -219,31 +266,92 @@ impl Cluster {
     /// Adds a worker of a phase.
     pub(crate) fn add_worker(&mut self, phase: &str, concurrency: u32) -> usize {
         let [pull, sub, ..] = self.addresses.clone().expect("the manager was started");
+        self.add_member(phase, concurrency, &pull, &sub, None)
+    }
+
+    /// Adds a worker of a phase with a proxy on each of its ways.
+    pub(crate) fn add_worker_behind_proxies(
+        &mut self,
+        phase: &str,
+        concurrency: u32,
+    ) -> Result<usize> {
+        let ways = Ways {
+            pipe: Proxy::start()?,
+            results: Proxy::to(&self.address("pull"))?,
+            events: Proxy::to(&self.address("sub"))?,
+        };
+        let (pull, sub) = (ways.results.address(), ways.events.address());
+        Ok(self.add_member(phase, concurrency, &pull, &sub, Some(ways)))
+    }
+
+    fn add_member(
+        &mut self,
+        phase: &str,
+        concurrency: u32,
+        pull: &str,
+        sub: &str,
+        ways: Option<Ways>,
+    ) -> usize {
         let mut arguments = vec![
             phase.to_owned(),
             format!("--concurrency={concurrency}"),
             format!("--push-connect={pull}"),
             format!("--pub-connect={sub}"),
         ];
+        if let Some(ways) = &ways {
+            arguments.push(format!("--advertise={}", ways.pipe.address()));
+        }
         if self.ledgers {
             arguments.push(format!("--folder={}", self.folder.display()));
         }
-        self.workers.push((arguments, None));
+        self.workers.push(Member {
+            arguments,
+            process: None,
+            ways,
+        });
         let index = self.workers.len() - 1;
         self.start_worker(index);
         index
+    }
+
+    /// Changes one way of a worker that is behind proxies.
+    pub(crate) fn set_way(&mut self, index: usize, way: Way, weather: Weather) {
+        let whom = Whom::Worker(self.worker(index).id());
+        let deed = match weather.is_whole() {
+            true => Deed::Slowed,
+            false => way.deed(),
+        };
+        if weather != Weather::default() {
+            self.faults.note(Fault::beginning(whom, deed));
+        }
+        let ways = self.workers[index].ways.as_ref();
+        ways.expect("the worker is behind proxies")
+            .get(way)
+            .set(weather);
+        if weather == Weather::default() {
+            self.faults.over(whom, way.deed());
+            self.faults.over(whom, Deed::Slowed);
+        }
+    }
+
+    /// Resets all connections of one way of a worker; it can be dialled again at once.
+    pub(crate) fn reset_way(&mut self, index: usize, way: Way) {
+        let whom = Whom::Worker(self.worker(index).id());
+        self.faults.note(Fault::beginning(whom, way.deed()));
+        let ways = self.workers[index].ways.as_ref();
+        ways.expect("the worker is behind proxies")
+            .get(way)
+            .reset_all();
+        self.faults.over(whom, way.deed());
     }
 
     /// Adds a worker of a phase that also dials another address.
     pub(crate) fn add_worker_dialling(&mut self, phase: &str, address: &str) -> usize {
         let index = self.add_worker(phase, 1);
         self.kill_worker(index);
-        self.workers[index]
-            .0
-            .push(format!("--push-connect={address}"));
-        self.workers[index]
-            .0
-            .push(format!("--pub-connect={address}"));
+        let arguments = &mut self.workers[index].arguments;
+        arguments.push(format!("--push-connect={address}"));
+        arguments.push(format!("--pub-connect={address}"));
         self.start_worker(index);
         index
     }
@@ -252,7 +360,7 @@ impl Cluster {
     pub(crate) fn start_worker(&mut self, index: usize) {
         // Split, as argh takes no `=`.
         let arguments: Vec<&str> = self.workers[index]
-            .0
+            .arguments
             .iter()
             .flat_map(|argument| match argument.split_once('=') {
                 Some((name, value)) => vec![name, value],
@@ -263,12 +371,16 @@ impl Cluster {
         if let Some(id) = process.told("worker") {
             self.worker_ids.insert(id, process.id());
         }
-        self.workers[index].1 = Some(process);
+        if let Some(ways) = &self.workers[index].ways {
+            let aimed = ways.pipe.aim(&process.address("bound"));
+            aimed.expect("a worker tells a numeric address");
+        }
+        self.workers[index].process = Some(process);
     }
 
     /// Kills a worker (SIGKILL).
     pub(crate) fn kill_worker(&mut self, index: usize) {
-        if let Some(mut worker) = self.workers[index].1.take() {
+        if let Some(mut worker) = self.workers[index].process.take() {
             let whom = Whom::Worker(worker.id());
             self.faults.note(Fault::beginning(whom, Deed::Killed));
             worker.kill();
@@ -278,7 +390,7 @@ impl Cluster {
 
     /// Ends a worker in good order (SIGTERM).
     pub(crate) fn drain_worker(&mut self, index: usize) -> Result<()> {
-        if let Some(mut worker) = self.workers[index].1.take() {
+        if let Some(mut worker) = self.workers[index].process.take() {
             let whom = Whom::Worker(worker.id());
             self.faults.note(Fault::beginning(whom, Deed::Drained));
             worker.signal(Signal::TERM);
@@ -309,7 +421,7 @@ impl Cluster {
 
     /// A worker's process.
     pub(crate) fn worker(&mut self, index: usize) -> &mut Process {
-        let worker = self.workers[index].1.as_mut();
+        let worker = self.workers[index].process.as_mut();
         worker.expect("the worker was started")
     }
 
@@ -323,11 +435,11 @@ impl Cluster {
         let mut revived = 0;
         let since_us = std::mem::replace(&mut self.revived_us, now_us());
         for index in 0..self.workers.len() {
-            let worker = self.workers[index].1.as_mut();
+            let worker = self.workers[index].process.as_mut();
             if worker.is_some_and(|worker| worker.is_running()) {
                 continue;
             }
-            if let Some(ended) = &self.workers[index].1 {
+            if let Some(ended) = &self.workers[index].process {
                 let whom = Whom::Worker(ended.id());
                 let fault = Fault::between(whom, Deed::Killed, since_us, now_us());
                 self.faults.note(fault);
@@ -364,12 +476,16 @@ impl Cluster {
 
     /// A client of the manager.
     pub(crate) fn client(&self) -> Result<PipelineClient> {
+        self.client_at(&self.address("api"))
+    }
+
+    /// A client that reaches the manager at another address.
+    pub(crate) fn client_at(&self, address: &str) -> Result<PipelineClient> {
         let options = ClientOptions {
             timeout: Duration::from_secs(60),
             ..ClientOptions::default()
         };
-        let address = self.address("api").parse()?;
-        task::block_on(PipelineClient::connect(&[address], options)).context("connecting")
+        task::block_on(PipelineClient::connect(&[address.parse()?], options)).context("connecting")
     }
 
     /// The manager's figures.
@@ -383,7 +499,7 @@ impl Cluster {
             .lock()
             .unwrap_or_else(|broken| broken.into_inner())
             .retain(|folder| *folder != self.folder);
-        let workers = self.workers.into_iter().filter_map(|(_, process)| process);
+        let workers = self.workers.into_iter().filter_map(|member| member.process);
         let processes: Vec<Process> = self.manager.into_iter().chain(workers).collect();
         let ids = processes.iter().map(Process::id).collect();
         processes.into_iter().for_each(Process::keep);

@@ -64,13 +64,14 @@ impl Told {
 pub(crate) fn feed(
     client: PipelineClient,
     pipeline: PipelineName,
-    jobs: Vec<serde_json::Value>,
+    jobs: impl IntoIterator<Item = serde_json::Value, IntoIter: Send + 'static>,
     window: usize,
     batch: usize,
 ) -> (Arc<Told>, JoinHandle<Result<()>>) {
     let told = Arc::new(Told::default());
     let handle = {
         let told = told.clone();
+        let jobs = jobs.into_iter();
         std::thread::spawn(move || {
             task::block_on(enqueue(client, pipeline, jobs, window, batch, &told))
         })
@@ -81,28 +82,32 @@ pub(crate) fn feed(
 async fn enqueue(
     client: PipelineClient,
     pipeline: PipelineName,
-    jobs: Vec<serde_json::Value>,
+    mut jobs: impl Iterator<Item = serde_json::Value>,
     window: usize,
     batch: usize,
     told: &Told,
 ) -> Result<()> {
     let mut enqueuer = client.enqueuer(&pipeline);
     let mut sent = 0;
-    for jobs in jobs.chunks(batch) {
+    loop {
+        let jobs: Vec<_> = jobs.by_ref().take(batch).collect();
+        if jobs.is_empty() || told.stop.load(Ordering::Relaxed) {
+            break;
+        }
         while sent > told.finished.load(Ordering::Relaxed) + window {
             if told.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
             task::sleep(Duration::from_millis(1)).await;
         }
-        for job in jobs {
-            let mut job = job.clone();
+        let count = jobs.len();
+        for mut job in jobs {
             if let Some(at) = job.get_mut("enqueued_us") {
                 *at = crate::cluster::now_us().into();
             }
             enqueuer.add(NewJob::new(&job)?).await?;
         }
-        sent += jobs.len();
+        sent += count;
         enqueuer.flush().await?;
         told.note(enqueuer.take_receipts());
     }

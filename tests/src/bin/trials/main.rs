@@ -3,13 +3,10 @@
 //! `cargo xtask demo|scenario|bench` builds everything in release and starts this.
 
 mod bench;
-#[allow(dead_code, reason = "the scenarios of stops come next")]
 mod cluster;
 mod demo;
-#[allow(dead_code, reason = "the scenarios of links come next")]
 mod fault;
 mod feeder;
-#[allow(dead_code, reason = "the scenarios of links come next")]
 mod proxy;
 mod scenario;
 

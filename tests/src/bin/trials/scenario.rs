@@ -9,6 +9,8 @@ mod hostile;
 mod journal;
 mod judge;
 mod kills;
+mod links;
+mod load;
 mod stores;
 
 use std::time::Instant;
@@ -31,6 +33,9 @@ pub(crate) struct Scenario {
     /// fewer rounds and jobs
     #[argh(switch)]
     short: bool,
+    /// what the random choices are drawn from (a new one each time)
+    #[argh(option)]
+    seed: Option<u64>,
     /// name the scenarios
     #[argh(switch)]
     list: bool,
@@ -40,9 +45,20 @@ pub(crate) struct Scenario {
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     short: bool,
+    seed: u64,
 }
 
 impl Size {
+    /// Whether it is a short run.
+    pub(crate) fn is_short(self) -> bool {
+        self.short
+    }
+
+    /// The random choices of a scenario.
+    pub(crate) fn random(self) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.seed)
+    }
+
     /// The first in a short run, the second in a whole one.
     pub(crate) fn of<T>(self, short: T, whole: T) -> T {
         if self.short { short } else { whole }
@@ -59,11 +75,14 @@ enum Needs {
     Redis,
 }
 
-const SCENARIOS: [(&str, Run, Needs); 14] = [
+const SCENARIOS: &[(&str, Run, Needs)] = &[
     ("worker-kill", kills::worker_kill, Needs::Nothing),
     ("manager-kill", kills::manager_kill, Needs::Nothing),
     ("both-kill", kills::both_kill, Needs::Nothing),
     ("adoption", kills::adoption, Needs::Nothing),
+    ("links-cut", links::cut, Needs::Nothing),
+    ("links-delayed", links::delayed, Needs::Nothing),
+    ("links-half-open", links::half_open, Needs::Nothing),
     ("poison", behaviour::poison, Needs::Nothing),
     ("timeout", behaviour::timeout, Needs::Nothing),
     ("retries", behaviour::retries, Needs::Nothing),
@@ -99,9 +118,10 @@ pub(crate) fn run(scenario: &Scenario) -> Result<()> {
     );
     let size = Size {
         short: scenario.short,
+        seed: scenario.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
     };
     let mut violated = Vec::new();
-    for (name, run, needs) in SCENARIOS {
+    for &(name, run, needs) in SCENARIOS {
         if !scenario.all && !scenario.names.iter().any(|wanted| wanted == name) {
             continue;
         }
@@ -116,7 +136,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<()> {
             );
             continue;
         }
-        eprintln!("scenario {name}");
+        eprintln!("scenario {name}, seed {}", size.seed);
         let started = Instant::now();
         // The harness panics when a process does not start; the next scenario can run still.
         let outcome = std::panic::catch_unwind(|| run(size));
@@ -126,7 +146,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<()> {
                 started.elapsed().as_secs_f64()
             ),
             Err(error) => {
-                println!("{name}: VIOLATED; {error:#}");
+                println!("{name}: VIOLATED with seed {}; {error:#}", size.seed);
                 violated.push(name);
             }
         }
