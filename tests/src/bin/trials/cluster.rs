@@ -41,6 +41,10 @@ pub(crate) struct Cluster {
     /// Pull, sub, api, pub, as they were bound first; a restarted manager binds the same.
     addresses: Option<[String; 4]>,
     workers: Vec<Member>,
+    /// A client, a streamer and a forwarder, if there are any.
+    others: [Other; 3],
+    /// More arguments of the manager.
+    manager_more: Vec<String>,
     /// The process of every worker that ever was, by the worker's id.
     pub(crate) worker_ids: BTreeMap<String, u32>,
     /// What was done to whom. Processes are noted here, links by whoever cuts them.
@@ -56,6 +60,40 @@ struct Member {
     arguments: Vec<String>,
     process: Option<Process>,
     ways: Option<Ways>,
+    behind_devices: bool,
+}
+
+/// A process that is neither manager nor worker.
+#[derive(Default)]
+struct Other {
+    arguments: Vec<String>,
+    process: Option<Process>,
+}
+
+/// Which of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Client,
+    Streamer,
+    Forwarder,
+}
+
+impl Role {
+    /// The way of the workers behind it that leads through it.
+    fn way(self) -> Option<Way> {
+        match self {
+            Role::Client => None,
+            Role::Streamer => Some(Way::Results),
+            Role::Forwarder => Some(Way::Events),
+        }
+    }
+
+    fn whom(self) -> Whom {
+        match self {
+            Role::Client => Whom::Client,
+            Role::Streamer | Role::Forwarder => Whom::Device,
+        }
+    }
 }
 
 /// The ways between a worker and its manager.
@@ -163,6 +201,8 @@ impl Cluster {
             manager: None,
             addresses: None,
             workers: Vec::new(),
+            others: Default::default(),
+            manager_more: Vec::new(),
             worker_ids: BTreeMap::new(),
             faults: FaultLog::default(),
             worker_timeout: plan.worker_timeout,
@@ -186,7 +226,7 @@ impl Cluster {
             Some(addresses) => addresses.clone(),
             None => [local(), local(), local(), local()],
         };
-        vec![
+        let mut arguments = vec![
             "pipeline".to_owned(),
             "pipeline.toml".to_owned(),
             self.pipeline.to_string(),
@@ -196,7 +236,9 @@ impl Cluster {
             format!("--pub-bind={publish}"),
             format!("--storage={}", self.storage),
             format!("--worker-timeout={}ms", self.worker_timeout.as_millis()),
-        ]
+        ];
+        arguments.extend(self.manager_more.iter().cloned());
+        arguments
     }
 
     /// Starts the manager, on the same ports as before.
@@ -246,11 +288,6 @@ impl Cluster {
     pub(crate) fn continue_manager(&mut self) {
         self.manager().signal(Signal::CONT);
         self.faults.over(Whom::Manager, Deed::Suspended);
-    }
-
-    /// Whether the manager runs.
-    pub(crate) fn has_manager(&self) -> bool {
-        self.manager.is_some()
     }
 
     /// After how much silence a worker is lost.
@@ -308,6 +345,7 @@ impl Cluster {
             arguments,
             process: None,
             ways,
+            behind_devices: false,
         });
         let index = self.workers.len() - 1;
         self.start_worker(index);
@@ -384,7 +422,7 @@ impl Cluster {
             let whom = Whom::Worker(worker.id());
             self.faults.note(Fault::beginning(whom, Deed::Killed));
             worker.kill();
-            self.faults.over(whom, Deed::Killed);
+            self.faults.gone(whom);
         }
     }
 
@@ -395,7 +433,7 @@ impl Cluster {
             self.faults.note(Fault::beginning(whom, Deed::Drained));
             worker.signal(Signal::TERM);
             let status = worker.wait();
-            self.faults.over(whom, Deed::Drained);
+            self.faults.gone(whom);
             ensure!(
                 status.success(),
                 "a drained worker ended with {status}: {}",
@@ -417,6 +455,166 @@ impl Cluster {
         let whom = Whom::Worker(self.worker(index).id());
         self.worker(index).signal(Signal::CONT);
         self.faults.over(whom, Deed::Suspended);
+    }
+
+    /// Starts the client process, which enqueues until it is told to end.
+    pub(crate) fn start_client(&mut self, seed: u64, ms: u64, window: usize) {
+        let arguments = [
+            "client".to_owned(),
+            format!("--api={}", self.address("api")),
+            format!("--pipeline={}", self.pipeline),
+            format!("--told={}", self.told().display()),
+            format!("--seed={seed}"),
+            format!("--ms={ms}"),
+            format!("--window={window}"),
+        ];
+        self.others[Role::Client as usize].arguments = arguments.to_vec();
+        self.start_other(Role::Client);
+    }
+
+    /// What the client process was told.
+    pub(crate) fn told(&self) -> PathBuf {
+        self.folder.join("told")
+    }
+
+    /// Puts a streamer and a forwarder between the workers that are added from now on and
+    /// the manager, which starts again to dial them.
+    pub(crate) fn add_devices(&mut self) -> Result<()> {
+        for (role, name, one, other) in [
+            (Role::Streamer, "streamer", "pull", "push"),
+            (Role::Forwarder, "forwarder", "subscriber", "publisher"),
+        ] {
+            let local = "tcp://127.0.0.1";
+            let device = &mut self.others[role as usize];
+            device.arguments = vec![
+                name.to_owned(),
+                format!("--{one}={local}"),
+                format!("--{other}={local}"),
+            ];
+            self.start_other(role);
+            let process = self.others[role as usize].process.as_ref();
+            let process = process.expect("it was started just now");
+            let (near, far) = (process.address(one), process.address(other));
+            let connect = if role == Role::Streamer {
+                "pull"
+            } else {
+                "sub"
+            };
+            self.manager_more.push(format!("--{connect}-connect={far}"));
+            self.others[role as usize].arguments = vec![
+                name.to_owned(),
+                format!("--{one}={near}"),
+                format!("--{other}={far}"),
+            ];
+        }
+        self.drain_manager()?;
+        self.start_manager()?;
+        self.faults = FaultLog::default();
+        Ok(())
+    }
+
+    /// Adds a worker whose results and events go through the devices.
+    pub(crate) fn add_worker_behind_devices(&mut self, phase: &str, concurrency: u32) -> usize {
+        let near = |role: Role| {
+            let device = &self.others[role as usize];
+            let near = device.arguments[1].split_once('=');
+            near.map(|(_, address)| address.to_owned())
+                .expect("the devices were added")
+        };
+        let (pull, sub) = (near(Role::Streamer), near(Role::Forwarder));
+        let index = self.add_member(phase, concurrency, &pull, &sub, None);
+        self.workers[index].behind_devices = true;
+        index
+    }
+
+    /// Starts a client or device that was added before.
+    pub(crate) fn start_other(&mut self, role: Role) {
+        let program = match role {
+            Role::Client => std::env::current_exe().expect("a process knows its own path"),
+            Role::Streamer | Role::Forwarder => binaries().join("carbontube"),
+        };
+        let other = &mut self.others[role as usize];
+        let arguments: Vec<&str> = other
+            .arguments
+            .iter()
+            .flat_map(|argument| match argument.split_once('=') {
+                Some((name, value)) => vec![name, value],
+                None => vec![argument.as_str()],
+            })
+            .collect();
+        let process = Process::start_program(&self.folder, &program, &arguments);
+        other.process = Some(process);
+        self.other_is_back(role);
+    }
+
+    /// Whether there is such a process.
+    pub(crate) fn has_other(&self, role: Role) -> bool {
+        self.others[role as usize].process.is_some()
+    }
+
+    /// A client's or device's process.
+    pub(crate) fn other(&mut self, role: Role) -> &mut Process {
+        let process = self.others[role as usize].process.as_mut();
+        process.expect("it was started")
+    }
+
+    /// What happens to a device happens to a way of the workers behind it.
+    fn note_other(&mut self, role: Role, deed: Deed) {
+        self.faults.note(Fault::beginning(role.whom(), deed));
+        let Some(way) = role.way() else { return };
+        for worker in self.workers.iter().filter(|worker| worker.behind_devices) {
+            if let Some(process) = &worker.process {
+                let whom = Whom::Worker(process.id());
+                self.faults.note(Fault::beginning(whom, way.deed()));
+            }
+        }
+    }
+
+    fn other_is_back(&mut self, role: Role) {
+        for deed in [Deed::Killed, Deed::Drained, Deed::Suspended] {
+            self.faults.over(role.whom(), deed);
+        }
+        let Some(way) = role.way() else { return };
+        for worker in self.workers.iter().filter(|worker| worker.behind_devices) {
+            if let Some(process) = &worker.process {
+                self.faults.over(Whom::Worker(process.id()), way.deed());
+            }
+        }
+    }
+
+    /// Kills a client or device (SIGKILL).
+    pub(crate) fn kill_other(&mut self, role: Role) {
+        if let Some(mut process) = self.others[role as usize].process.take() {
+            self.note_other(role, Deed::Killed);
+            process.kill();
+        }
+    }
+
+    /// Ends a client or device in good order (SIGTERM).
+    pub(crate) fn drain_other(&mut self, role: Role) -> Result<()> {
+        if let Some(mut process) = self.others[role as usize].process.take() {
+            self.note_other(role, Deed::Drained);
+            process.signal(Signal::TERM);
+            let status = process.wait();
+            ensure!(
+                status.success(),
+                "a {role:?} ended with {status}: {}",
+                process.log()
+            );
+        }
+        Ok(())
+    }
+
+    /// Stops a client or device (SIGSTOP) until [`Cluster::continue_other`].
+    pub(crate) fn suspend_other(&mut self, role: Role) {
+        self.note_other(role, Deed::Suspended);
+        self.other(role).signal(Signal::STOP);
+    }
+
+    /// Lets a stopped client or device go on.
+    pub(crate) fn continue_other(&mut self, role: Role) {
+        self.other(role).signal(Signal::CONT);
+        self.other_is_back(role);
     }
 
     /// A worker's process.
@@ -443,6 +641,7 @@ impl Cluster {
                 let whom = Whom::Worker(ended.id());
                 let fault = Fault::between(whom, Deed::Killed, since_us, now_us());
                 self.faults.note(fault);
+                self.faults.gone(whom);
             }
             self.start_worker(index);
             revived += 1;

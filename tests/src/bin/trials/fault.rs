@@ -103,6 +103,16 @@ impl FaultLog {
         }
     }
 
+    /// Whoever this is has gone, and what was done to it with it.
+    pub(crate) fn gone(&mut self, whom: Whom) {
+        let now = crate::cluster::now_us();
+        for fault in &mut self.faults {
+            if fault.whom == whom {
+                fault.until_us = fault.until_us.min(now);
+            }
+        }
+    }
+
     /// How many faults of a kind there were, whoever they hit.
     pub(crate) fn count(&self, deed: Deed, whom: impl Fn(Whom) -> bool) -> usize {
         let matching = |fault: &&Fault| fault.deed == deed && whom(fault.whom);

@@ -15,6 +15,10 @@ use carbontube_client::{NewJob, PipelineClient, PipelineName, Receipt};
 pub(crate) struct Told {
     /// Ids that were confirmed as durable, and when, in microseconds since 1970.
     pub(crate) confirmed: Mutex<BTreeMap<String, u64>>,
+    /// Ids that were sent, confirmed or not.
+    pub(crate) sent: Mutex<BTreeSet<String>>,
+    /// Ids whose end the client was told, and when.
+    pub(crate) ended: Mutex<BTreeMap<String, u64>>,
     /// How many of them at the same time still have to end, set by whoever watches.
     pub(crate) finished: AtomicUsize,
     /// Jobs that were rejected.
@@ -41,6 +45,38 @@ impl Told {
         confirmed
             .unwrap_or_else(|broken| broken.into_inner())
             .clone()
+    }
+
+    /// Takes in what a client of its own process wrote down.
+    pub(crate) fn absorb(&self, written: crate::client::Written) {
+        let mut confirmed = self
+            .confirmed
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner());
+        confirmed.extend(written.confirmed);
+        drop(confirmed);
+        let mut ended = self
+            .ended
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner());
+        ended.extend(written.finished);
+    }
+
+    /// The jobs whose end the client was told, and when.
+    pub(crate) fn ends(&self) -> BTreeMap<String, u64> {
+        let ended = self.ended.lock();
+        ended.unwrap_or_else(|broken| broken.into_inner()).clone()
+    }
+
+    /// The ids that were sent.
+    pub(crate) fn all_sent(&self) -> BTreeSet<String> {
+        let sent = self.sent.lock();
+        sent.unwrap_or_else(|broken| broken.into_inner()).clone()
+    }
+
+    fn note_sent(&self, id: String) {
+        let sent = self.sent.lock();
+        sent.unwrap_or_else(|broken| broken.into_inner()).insert(id);
     }
 
     fn note(&self, receipts: Vec<Receipt>) {
@@ -105,7 +141,9 @@ async fn enqueue(
             if let Some(at) = job.get_mut("enqueued_us") {
                 *at = crate::cluster::now_us().into();
             }
-            enqueuer.add(NewJob::new(&job)?).await?;
+            let job = NewJob::new(&job)?;
+            told.note_sent(job.id().to_string());
+            enqueuer.add(job).await?;
         }
         sent += count;
         enqueuer.flush().await?;

@@ -3,6 +3,7 @@
 //! `cargo xtask demo|scenario|bench` builds everything in release and starts this.
 
 mod bench;
+mod client;
 mod cluster;
 mod demo;
 mod fault;
@@ -29,11 +30,14 @@ enum Verb {
     Demo(demo::Demo),
     Scenario(scenario::Scenario),
     Bench(bench::Bench),
+    Client(client::Client),
 }
 
 fn main() -> ExitCode {
     let trials: Trials = argh::from_env();
-    if let Err(error) = end_children_on_signals() {
+    // A client has no children, and takes signals in its own way.
+    let is_client = matches!(trials.verb, Verb::Client(_));
+    if !is_client && let Err(error) = end_children_on_signals() {
         eprintln!("error: {error:#}");
         return ExitCode::FAILURE;
     }
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Demo(demo) => demo::run(&demo),
         Verb::Scenario(scenario) => scenario::run(&scenario),
         Verb::Bench(bench) => bench::run(&bench),
+        Verb::Client(client) => client::run(&client),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

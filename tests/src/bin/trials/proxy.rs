@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -73,7 +73,6 @@ struct Shared {
     target: Mutex<Option<SocketAddr>>,
     weather: Mutex<Weather>,
     connections: Mutex<Vec<Weak<Connection>>>,
-    accepted: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -98,7 +97,6 @@ impl Proxy {
             target: Mutex::default(),
             weather: Mutex::default(),
             connections: Mutex::default(),
-            accepted: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         });
         let accepting = shared.clone();
@@ -108,7 +106,6 @@ impl Proxy {
                     return;
                 }
                 if let Ok(stream) = stream {
-                    accepting.accepted.fetch_add(1, Ordering::Relaxed);
                     accepting.connect(stream);
                 }
             }
@@ -135,11 +132,6 @@ impl Proxy {
     /// Where it listens.
     pub(crate) fn address(&self) -> String {
         format!("tcp://{}", self.at)
-    }
-
-    /// How many connections it has taken.
-    pub(crate) fn accepted(&self) -> u64 {
-        self.shared.accepted.load(Ordering::Relaxed)
     }
 
     /// Changes the way. Connections in which bytes vanished are reset when they pass again.

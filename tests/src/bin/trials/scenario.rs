@@ -11,6 +11,7 @@ mod judge;
 mod kills;
 mod links;
 mod load;
+mod roles;
 mod stores;
 
 use std::time::Instant;
@@ -20,6 +21,7 @@ use argh::FromArgs;
 
 pub(crate) use figures::{Figures, PHASES, cluster, order, plan, settle, wait_for};
 pub(crate) use judge::{judge, judge_beside};
+pub(crate) use load::sleepers;
 
 /// Run trials with real processes, faults among them.
 #[derive(FromArgs)]
@@ -83,6 +85,10 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
     ("links-cut", links::cut, Needs::Nothing),
     ("links-delayed", links::delayed, Needs::Nothing),
     ("links-half-open", links::half_open, Needs::Nothing),
+    ("kill-any", roles::kill_any, Needs::Nothing),
+    ("commit-kill", kills::commit_kill, Needs::Nothing),
+    ("suspend", roles::suspend, Needs::Nothing),
+    ("rolling", roles::rolling, Needs::Nothing),
     ("poison", behaviour::poison, Needs::Nothing),
     ("timeout", behaviour::timeout, Needs::Nothing),
     ("retries", behaviour::retries, Needs::Nothing),

@@ -49,6 +49,7 @@ pub(crate) fn judge_beside(
         .context("reading the journal")?;
     let evidence = Evidence {
         confirmed: told.confirmations(),
+        told_ended: told.ends(),
         runs: read_ledgers(cluster.folder())?,
         faults: cluster.faults.faults.clone(),
         workers: cluster.worker_ids.clone(),
@@ -69,6 +70,8 @@ type Runs = BTreeMap<(String, String), Vec<Run>>;
 struct Evidence {
     /// Each confirmed job, and when its client knew.
     confirmed: BTreeMap<String, u64>,
+    /// Each job whose end a client was told, and when.
+    told_ended: BTreeMap<String, u64>,
     runs: Runs,
     faults: Vec<Fault>,
     /// The process of each worker id.
@@ -290,6 +293,13 @@ impl Evidence {
             } else {
                 lost.push(job.as_str());
             }
+        }
+        for (job, at) in &self.told_ended {
+            let ended = self.ended(1, job);
+            ensure!(
+                ended.is_some_and(|end| end <= *at),
+                "a client was told at {at} that job {job} had ended, its ledger says {ended:?}"
+            );
         }
         figures.lost = lost.len();
         ensure!(

@@ -1,11 +1,12 @@
 //! Processes are killed while jobs run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use file_catalogue::read_ledgers;
 
-use super::{Figures, PHASES, Size, cluster, judge, order, settle, wait_for};
+use super::load::Load;
+use super::{Figures, PHASES, Size, cluster, journal, judge, order, settle, wait_for};
 use crate::feeder::{feed, joined};
 
 /// Workers die by SIGKILL in the middle of jobs and are started again.
@@ -65,6 +66,64 @@ pub(super) fn manager_kill(size: Size) -> Result<Figures> {
         told.count()
     );
     Ok(judge(&mut cluster, &told)?.saying(format!("{rounds} managers killed")))
+}
+
+/// The manager dies under a stream of commits, so that many kills fall into one; after
+/// each the journal is read as it was left, and has every job that was confirmed.
+pub(super) fn commit_kill(size: Size) -> Result<Figures> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = cluster(
+        folder.path(),
+        "attempts = 10\nbackoff = \"10ms..100ms\"",
+        1,
+        16,
+    )?;
+    let mut random = size.random();
+    let rounds = size.of(8, 30);
+    let jobs = std::iter::repeat_with(|| order("sleep", 0));
+    let mut load = Load::start(&cluster, cluster.client()?, jobs, 20_000);
+    let (mut amid, mut unseen) = (0, 0);
+    for _ in 0..rounds {
+        let before = load.told.count();
+        wait_for("confirmations before a kill", || {
+            Ok(load.told.count() > before + 64)
+        })?;
+        let until = Instant::now() + Duration::from_micros(random.u64(..30_000));
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        cluster.kill_manager();
+        // What was on its way to the client has arrived when nothing more comes.
+        let mut confirmed = load.told.ids();
+        loop {
+            std::thread::sleep(Duration::from_millis(30));
+            let now = load.told.ids();
+            if now.len() == confirmed.len() {
+                break;
+            }
+            confirmed = now;
+        }
+        let left = journal::read(&cluster)?;
+        let has = |id: &&String| left.live.contains_key(*id) || left.past.contains_key(*id);
+        let missing = confirmed.iter().filter(|id| !has(id)).count();
+        ensure!(
+            missing == 0,
+            "{missing} of {} confirmed jobs are not in the journal after a kill",
+            confirmed.len()
+        );
+        let sent = load.told.all_sent();
+        let unconfirmed: Vec<&String> = sent.difference(&confirmed).collect();
+        let durable = unconfirmed.iter().filter(|id| has(id)).count();
+        amid += usize::from(durable > 0);
+        unseen += usize::from(durable < unconfirmed.len());
+        cluster.start_manager()?;
+    }
+    load.finish()?;
+    settle(&mut cluster)?;
+    Ok(judge(&mut cluster, &load.told)?.saying(format!(
+        "{rounds} managers killed, {amid} between a commit and its confirmation, {unseen} before \
+         the commit of jobs that were sent"
+    )))
 }
 
 /// The manager and a worker die in the same moment.

@@ -16,12 +16,10 @@ use super::{PHASES, wait_for};
 use crate::cluster::Cluster;
 use crate::feeder::{Told, feed, joined};
 
-/// A client that enqueues, and a watcher that counts in the ledgers what has ended.
-pub(crate) struct Load {
-    pub(crate) told: Arc<Told>,
-    feeder: Option<JoinHandle<Result<()>>>,
+/// Counts in the ledgers what has ended, on a thread of its own.
+pub(crate) struct Watcher {
     watched: Arc<Watched>,
-    watcher: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -30,26 +28,17 @@ struct Watched {
     stop: AtomicBool,
 }
 
-impl Load {
-    /// Enqueues without end, never more than `window` jobs ahead.
-    pub(crate) fn start(
-        cluster: &Cluster,
-        client: PipelineClient,
-        jobs: impl Iterator<Item = Value> + Send + 'static,
-        window: usize,
-    ) -> Self {
-        let (told, feeder) = feed(client, cluster.pipeline(), jobs, window, 16);
+impl Watcher {
+    /// Watches a cluster's ledgers, and tells a feeder what it counts.
+    pub(crate) fn start(cluster: &Cluster, told: Arc<Told>) -> Self {
         let watched = Arc::new(Watched::default());
-        let watcher = {
-            let (watched, told) = (watched.clone(), told.clone());
-            let folder = cluster.folder().to_owned();
-            std::thread::spawn(move || watch(&folder, &watched, &told))
-        };
-        Load {
-            told,
-            feeder: Some(feeder),
+        let watching = watched.clone();
+        let folder = cluster.folder().to_owned();
+        Watcher {
             watched,
-            watcher: Some(watcher),
+            thread: Some(std::thread::spawn(move || {
+                watch(&folder, &watching, &told);
+            })),
         }
     }
 
@@ -63,6 +52,49 @@ impl Load {
         let due = self.ended() + jobs;
         wait_for("progress", || Ok(self.ended() >= due))
     }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.watched.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// A client of this process that enqueues, and a watcher.
+pub(crate) struct Load {
+    pub(crate) told: Arc<Told>,
+    feeder: Option<JoinHandle<Result<()>>>,
+    pub(crate) watcher: Watcher,
+}
+
+impl Load {
+    /// Enqueues without end, never more than `window` jobs ahead.
+    pub(crate) fn start(
+        cluster: &Cluster,
+        client: PipelineClient,
+        jobs: impl Iterator<Item = Value> + Send + 'static,
+        window: usize,
+    ) -> Self {
+        let (told, feeder) = feed(client, cluster.pipeline(), jobs, window, 16);
+        Load {
+            watcher: Watcher::start(cluster, told.clone()),
+            told,
+            feeder: Some(feeder),
+        }
+    }
+
+    /// How many jobs were through the last phase, those that ran twice counted twice.
+    pub(crate) fn ended(&self) -> usize {
+        self.watcher.ended()
+    }
+
+    /// Waits until so many more have ended.
+    pub(crate) fn advance(&self, jobs: usize) -> Result<()> {
+        self.watcher.advance(jobs)
+    }
 
     /// Enqueues no more; what was enqueued still runs.
     pub(crate) fn finish(&mut self) -> Result<()> {
@@ -74,10 +106,6 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.told.stop.store(true, Ordering::Relaxed);
-        self.watched.stop.store(true, Ordering::Relaxed);
-        if let Some(watcher) = self.watcher.take() {
-            let _ended = watcher.join();
-        }
     }
 }
 
