@@ -26,14 +26,24 @@ pub(crate) struct Figures {
     pub(crate) lost: usize,
     /// Phases that ran again, by cause.
     pub(crate) repeats: BTreeMap<String, usize>,
-    /// The manager's own count of duplicates, and its causes.
-    pub(crate) manager_says: Option<(u64, Vec<(String, u64)>)>,
+    /// What the manager counts itself.
+    pub(crate) manager_says: Option<ManagerSays>,
     /// The longest time from a fault to the first new progress of the jobs that it hit.
     pub(crate) recovery: Option<Duration>,
     /// The longest time until a job that a kill cut off ran elsewhere.
     pub(crate) relocation: Option<Duration>,
     /// What else is worth a word.
     pub(crate) more: String,
+}
+
+/// What a manager counts of its own repeats, since its journal began.
+pub(crate) struct ManagerSays {
+    /// Executions that certainly happened twice.
+    pub(crate) duplicates: u64,
+    /// Those that may have, with the certain ones.
+    pub(crate) reruns: u64,
+    /// Why.
+    pub(crate) causes: Vec<(String, u64)>,
 }
 
 impl Figures {
@@ -69,8 +79,8 @@ impl fmt::Display for Figures {
                 .iter()
                 .map(|(cause, count)| (cause, *count as u64)),
         )?;
-        if let Some((duplicates, causes)) = &self.manager_says {
-            write!(f, ", the manager counts {duplicates}")?;
+        if let Some((duplicates, reruns, causes)) = &self.manager_says {
+            write!(f, ", the manager counts {duplicates} among {reruns} reruns")?;
             write_causes(f, causes.iter().map(|(cause, count)| (cause, *count)))?;
         }
         if let Some(relocation) = self.relocation {

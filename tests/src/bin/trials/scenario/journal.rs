@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use bincode::config;
 use carbontube_client::protocol::message::{AttemptView, ErrorReport, FailureKind, JobState};
-use carbontube_client::protocol::{AttemptId, JobType, ManagerId, Timestamp};
+use carbontube_client::protocol::{Address, AttemptId, JobType, ManagerId, Timestamp, WorkerId};
 use carbontube_client::{JobId, PipelineName};
 use carbontube_tests::run_program;
 use serde::Deserialize;
@@ -29,6 +29,9 @@ pub(crate) struct JournalSays {
     pub(crate) success: u64,
     /// How often a manager was started on it.
     pub(crate) epoch: u64,
+    /// Executions that may have been repeated, and that certainly were.
+    pub(crate) reruns: u64,
+    pub(crate) duplicates: u64,
     /// Records of kinds that are not known here.
     pub(crate) unknown: usize,
 }
@@ -149,11 +152,53 @@ fn parse(bytes: &[u8]) -> Result<JournalSays> {
 // The records, as the manager has them on disk; the order of fields is the format.
 
 #[derive(Deserialize)]
+#[expect(dead_code, reason = "the order of fields is the format")]
 enum Record {
     State(StateRecord),
     Job(JobRecord),
     Change(ChangeRecord),
-    Ended { id: JobId, end: End },
+    Ended {
+        id: JobId,
+        end: End,
+    },
+    Workers(Vec<KnownRecord>),
+    Known(KnownRecord),
+    Unknown {
+        worker: WorkerId,
+    },
+    Repeats(RepeatsRecord),
+    Doubt {
+        id: JobId,
+        cause: Cause,
+    },
+    Rerun {
+        cause: Cause,
+        jobs: u64,
+        id: Option<JobId>,
+    },
+    Duplicate {
+        cause: Cause,
+    },
+}
+
+/// The number of a variant, which is all that is needed of it.
+type Cause = u32;
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "the order of fields is the format")]
+struct KnownRecord {
+    worker: WorkerId,
+    job_type: JobType,
+    address: Address,
+    shared: bool,
+    original: bool,
+    held_max: u32,
+}
+
+#[derive(Deserialize)]
+struct RepeatsRecord {
+    reruns: Vec<(Cause, u64)>,
+    duplicates: Vec<(Cause, u64)>,
 }
 
 #[derive(Deserialize)]
@@ -234,7 +279,7 @@ struct PastRecord {
 }
 
 /// Kinds of records that are known here.
-const KINDS: u8 = 4;
+const KINDS: u8 = 11;
 
 impl JournalSays {
     fn record(&mut self, is_past: bool, record: &[u8]) -> Result<()> {
@@ -280,6 +325,17 @@ impl JournalSays {
                     End::Cancelled | End::Discarded => {}
                 }
             }
+            Record::Workers(_)
+            | Record::Known(_)
+            | Record::Unknown { .. }
+            | Record::Doubt { .. } => {}
+            Record::Repeats(repeats) => {
+                let sum = |counts: Vec<(Cause, u64)>| counts.iter().map(|(_, count)| count).sum();
+                self.reruns = sum(repeats.reruns);
+                self.duplicates = sum(repeats.duplicates);
+            }
+            Record::Rerun { jobs, .. } => self.reruns += jobs,
+            Record::Duplicate { .. } => self.duplicates += 1,
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use carbontube_client::JobId;
 use carbontube_client::protocol::message::{FailureKind, JobState};
 use file_catalogue::{Run, read_ledgers};
 
-use super::figures::{Figures, PHASES};
+use super::figures::{Figures, ManagerSays, PHASES};
 use super::journal::{self, JournalSays, Standing};
 use crate::cluster::Cluster;
 use crate::fault::{Deed, Fault, Whom};
@@ -25,6 +25,8 @@ const REPORT_MAX_US: u64 = 1_500_000;
 const RECONNECT_MAX_US: u64 = 3_000_000;
 /// How far the clocks of two processes may be apart.
 const CLOCKS_US: u64 = 50_000;
+/// The cause of repeats that a scenario asked for.
+const MISBEHAVING: &str = "told to misbehave";
 /// How many lost workers make a job poison.
 const POISON_LOSSES: usize = 3;
 
@@ -58,7 +60,12 @@ pub(crate) fn judge_beside(
         journal,
     };
     let mut figures = evidence.compare()?;
-    figures.manager_says = Some((stats.duplicates, stats.duplicate_causes));
+    evidence.check_counts(&figures, stats.reruns, stats.duplicates)?;
+    figures.manager_says = Some(ManagerSays {
+        duplicates: stats.duplicates,
+        reruns: stats.reruns,
+        causes: stats.rerun_causes,
+    });
     Ok(figures)
 }
 
@@ -132,7 +139,7 @@ impl Evidence {
             let mut used = vec![false; runs.len()];
             for (later, repeat) in runs.iter().enumerate().skip(1) {
                 let cause = if self.misbehaving.contains(job) {
-                    Some("told to misbehave")
+                    Some(MISBEHAVING)
                 } else {
                     self.explain(runs, later, &mut used)
                 };
@@ -267,14 +274,11 @@ impl Evidence {
                 format!("process {} from {} to {end}", run.process, run.began_us)
             })
             .collect();
-        let near: Vec<String> = self
-            .faults
-            .iter()
-            .filter(|fault| fault.from_us <= repeat.began_us)
-            .filter(|fault| fault.until_us.saturating_add(10_000_000) >= runs[0].began_us)
-            .take(6)
-            .map(Fault::to_string)
-            .collect();
+        // The latest ones, by how long before the repeat they began.
+        let mut before: Vec<&Fault> = self.faults.iter().collect();
+        before.retain(|fault| fault.from_us <= repeat.began_us);
+        before.sort_by_key(|fault| std::cmp::Reverse(fault.until_us));
+        let near: Vec<String> = before.into_iter().take(4).map(Fault::to_string).collect();
         format!(
             "{phase} of {job}: {}, with faults [{}]",
             told.join(", "),
@@ -402,6 +406,32 @@ impl Evidence {
                     attempt.phase
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// The manager's own counts, which outlive it: everything that ran twice is among the
+    /// reruns, and what it calls a duplicate ran twice.
+    fn check_counts(&self, figures: &Figures, reruns: u64, duplicates: u64) -> Result<()> {
+        let repeats = figures.repeated() as u64;
+        let asked_for = figures.repeats.get(MISBEHAVING).copied().unwrap_or(0) as u64;
+        ensure!(
+            repeats - asked_for <= reruns,
+            "{} phases ran again, the manager counts {reruns} that may have",
+            repeats - asked_for
+        );
+        ensure!(
+            duplicates <= repeats,
+            "the manager counts {duplicates} duplicates, {repeats} phases ran again"
+        );
+        if let Some(journal) = &self.journal {
+            ensure!(
+                (journal.reruns, journal.duplicates) == (reruns, duplicates),
+                "the manager counts {reruns} reruns and {duplicates} duplicates, its journal {} \
+                 and {}",
+                journal.reruns,
+                journal.duplicates
+            );
         }
         Ok(())
     }
