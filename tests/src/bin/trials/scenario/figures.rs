@@ -79,7 +79,12 @@ impl fmt::Display for Figures {
                 .iter()
                 .map(|(cause, count)| (cause, *count as u64)),
         )?;
-        if let Some((duplicates, reruns, causes)) = &self.manager_says {
+        if let Some(ManagerSays {
+            duplicates,
+            reruns,
+            causes,
+        }) = &self.manager_says
+        {
             write!(f, ", the manager counts {duplicates} among {reruns} reruns")?;
             write_causes(f, causes.iter().map(|(cause, count)| (cause, *count)))?;
         }
