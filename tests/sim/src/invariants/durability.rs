@@ -5,7 +5,7 @@ use carbontube_protocol::JobId;
 use carbontube_protocol::message::{EnqueueOutcome, JobState, Message};
 
 use super::Watch;
-use crate::oracle::Event;
+use crate::oracle::{Asked, Event};
 use crate::view::View;
 
 /// What the disk hands out is, byte for byte, what it was given.
@@ -70,13 +70,13 @@ pub fn answers_wait_for_the_disk(watch: &mut Watch, view: &View<'_>) -> Result<(
                     if let EnqueueOutcome::Accepted { id } | EnqueueOutcome::Duplicate { id, .. } =
                         outcome
                     {
-                        is_durable(watch, view, id, "is told to be there")?;
+                        is_durable(watch, view, id, false)?;
                     }
                 }
             }
             Message::Ended(answer) => {
                 for ended in answer.jobs.iter().filter(|ended| ended.state.is_some()) {
-                    is_durable(watch, view, &ended.id, "is told to have ended")?;
+                    is_durable(watch, view, &ended.id, true)?;
                 }
             }
             _ => {}
@@ -85,14 +85,22 @@ pub fn answers_wait_for_the_disk(watch: &mut Watch, view: &View<'_>) -> Result<(
     Ok(())
 }
 
-fn is_durable(watch: &Watch, view: &View<'_>, id: &JobId, what: &str) -> Result<(), String> {
+fn is_durable(watch: &Watch, view: &View<'_>, id: &JobId, ended: bool) -> Result<(), String> {
+    if view.manager.core().is_none() {
+        // It has ended in this step, after its last commit.
+        return Ok(());
+    }
+    let what = match ended {
+        true => "is told to have ended",
+        false => "is told to be there",
+    };
+    let gone = watch.gone.get(id).copied();
     let live = watch.jobs.get(id).map(|seen| seen.known_by);
-    let needed = watch.gone.get(id).copied().or(live).unwrap_or_default();
-    // A job that came and went may have come back; and one answer may be older than the
-    // latest change. What it needs at the least is its first record.
-    let needed = match view.manager.core().and_then(|core| core.live_job(id)) {
-        Some(job) if live.is_some() => needed.min(job.after),
-        _ => needed,
+    // An answer may be older than the latest change: it needs the first record at least.
+    let first = watch.done.get(id).and_then(|done| done.first()).copied();
+    let needed = match ended {
+        true => gone.unwrap_or_default(),
+        false => first.or(live).unwrap_or_default(),
     };
     if needed <= view.synced {
         return Ok(());
@@ -108,6 +116,9 @@ pub fn acknowledgements_wait_for_the_disk(
     watch: &mut Watch,
     view: &View<'_>,
 ) -> Result<(), String> {
+    if view.manager.core().is_none() {
+        return Ok(());
+    }
     for effect in view.released {
         let Effect::ToPipe { message, .. } = effect else {
             continue;
@@ -131,11 +142,14 @@ pub fn acknowledgements_wait_for_the_disk(
                     continue;
                 };
                 let phase = execution.phase;
+                let done = watch.done.get(&id);
+                let done = done.and_then(|done| done.get(usize::from(phase))).copied();
                 let needed = match watch.jobs.get(&id) {
                     // Another result has decided otherwise; it came first.
                     Some(seen) if seen.state == JobState::Failed => RecordSeq(0),
-                    Some(seen) if seen.phase > phase => seen.known_by,
-                    Some(_) if known.was_asked(crate::oracle::Asked::Retry) => RecordSeq(0),
+                    Some(_) if done.is_some() => done.unwrap_or_default(),
+                    Some(_) if known.was_asked(Asked::Retry) => RecordSeq(0),
+                    None if done.is_some() => done.unwrap_or_default(),
                     Some(seen) => {
                         return Err(format!(
                             "the success of {attempt} at phase {phase} of job {id} is \
@@ -167,6 +181,9 @@ pub(super) const MAX: carbontube_protocol::WorkerId =
 
 /// No phase is handed to a worker before the disk has the result of the one before.
 pub fn dispatches_wait_for_the_disk(watch: &mut Watch, view: &View<'_>) -> Result<(), String> {
+    if view.manager.core().is_none() {
+        return Ok(());
+    }
     for effect in view.released {
         let Effect::ToPipe { message, .. } = effect else {
             continue;

@@ -19,7 +19,7 @@ pub struct Seen {
     pub phase: u16,
     /// The attempt that runs it.
     pub attempt: Option<AttemptId>,
-    /// Everything about it is durable once this record is.
+    /// That it is at this phase is durable once this record is.
     pub known_by: RecordSeq,
 }
 
@@ -37,8 +37,10 @@ pub struct Watch {
     pub jobs: BTreeMap<JobId, Seen>,
     /// Live jobs before this step that are different now: as they were.
     pub before: BTreeMap<JobId, Option<Seen>>,
-    /// For jobs that left in this life: everything about it is durable once this is.
+    /// For jobs that left in this life: that is durable once this record is.
     pub gone: BTreeMap<JobId, RecordSeq>,
+    /// For each phase that a job has done in this life: durable once this record is.
+    pub done: BTreeMap<JobId, Vec<RecordSeq>>,
     /// What happened in this step by the oracle.
     pub events: Vec<(JobId, Event)>,
     read_events: usize,
@@ -70,6 +72,7 @@ impl Watch {
             jobs: BTreeMap::new(),
             before: BTreeMap::new(),
             gone: BTreeMap::new(),
+            done: BTreeMap::new(),
             events: Vec::new(),
             read_events: 0,
             held: BTreeMap::new(),
@@ -96,6 +99,7 @@ impl Watch {
             self.life = view.manager.life();
             self.jobs.clear();
             self.gone.clear();
+            self.done.clear();
             self.held.clear();
         }
         if self.acted {
@@ -129,14 +133,17 @@ impl Watch {
             }) {
                 continue;
             }
-            // A dispatch alone makes no record: what was durable stays so.
             let known_by = match found {
-                Some(seen) if seen.phase == job.phase && job.after <= seen.known_by => {
-                    seen.known_by
-                }
+                // Neither a dispatch nor writing the record again makes it less known.
+                Some(seen) if seen.phase == job.phase => seen.known_by.min(job.after),
                 None if view.started => RecordSeq(0),
-                _ => last,
+                _ => job.after,
             };
+            let done = self.done.entry(job.id.clone()).or_default();
+            if found.is_none() {
+                done.clear();
+            }
+            done.resize(usize::from(job.phase).max(done.len()), known_by);
             let now = Seen {
                 state: job.state,
                 phase: job.phase,
