@@ -412,9 +412,7 @@ impl Session {
         if known && usize::from(ack.route) < self.profile.routes {
             self.managers[usize::from(index)].route = Some(ack.route);
         }
-        if was_full && !self.is_full() {
-            self.effects.start += self.load.queued;
-        }
+        self.start_after(was_full);
         self.effects.settled = true;
     }
 
@@ -506,6 +504,13 @@ impl Session {
 
     fn is_full(&self) -> bool {
         self.done_bytes > DONE_BYTES_MAX
+    }
+
+    /// Attempts that waited because too many results were kept may start now.
+    fn start_after(&mut self, was_full: bool) {
+        if was_full && !self.is_full() {
+            self.effects.start += self.load.queued;
+        }
     }
 
     /// Takes the next attempt to run, unless too many results wait for their acknowledgement.

@@ -255,11 +255,13 @@ impl Session {
         for key in again {
             self.enqueue_result(key);
         }
+        let was_full = self.is_full();
         for key in given_up {
             self.unacknowledged_count += 1;
             self.forget(key);
             self.effects.settled = true;
         }
+        self.start_after(was_full);
     }
 
     /// Says the last word on every route, after all that waits there.

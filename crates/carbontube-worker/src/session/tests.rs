@@ -555,3 +555,28 @@ fn dead_route_does_not_gather_what_went_by_another() {
     let waiting = desk.session.routes[1].results.len();
     assert!(waiting < 2000, "{waiting}");
 }
+
+#[test]
+fn results_given_up_let_waiting_attempts_start() {
+    let mut desk = desk_with(|profile| profile.shared_address = true);
+    desk.give(&[1]);
+    let key = desk.start().expect("queued");
+    let finished = Finished {
+        outcome: Outcome::Success,
+        // Its pages are never touched.
+        instructions: Bytes::from(vec![0; DONE_BYTES_MAX + 1]),
+        started_at: desk.now,
+    };
+    desk.session.finish(key, finished, desk.now);
+    desk.give(&[2]);
+    assert_eq!(desk.start(), None, "too many results are kept");
+    let mut started = 0;
+    while desk.session.load().done > 0 {
+        desk.session.sent(&[key], desk.now);
+        desk.session.take_effects();
+        desk.now = desk.now + Duration::from_secs(1000);
+        desk.session.tick(desk.now);
+        started += desk.session.take_effects().start;
+    }
+    assert_eq!(started, 1, "a runner is woken");
+}
