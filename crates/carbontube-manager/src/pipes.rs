@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
@@ -20,6 +21,9 @@ use crate::tally::Tally;
 /// The most messages that wait for one pipe. What is over is dropped: the worker does not
 /// read, and its heartbeats show the core what did not arrive.
 const WAITING_MAX: usize = 4096;
+/// The most bytes of instructions that wait for one pipe, unless a single message has
+/// more: anyone may announce thousands of slots and read nothing.
+const WAITING_BYTES_MAX: usize = 64 << 20;
 /// How long a closing pipe may take to write what it has accepted.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,8 @@ pub(crate) struct Pipes {
 #[derive(Debug)]
 struct Pipe {
     sender: Sender<Outgoing>,
+    /// The instructions that wait.
+    bytes: Arc<AtomicUsize>,
     /// Its end is seen even while a message waits for room.
     _open: Sender<()>,
     task: JoinHandle<()>,
@@ -45,7 +51,15 @@ struct Pipe {
 impl Pipe {
     /// Whether there was room. Only the core's thread calls this, so the bound holds.
     fn accept(&self, outgoing: Outgoing) -> bool {
-        self.sender.len() < WAITING_MAX && self.sender.try_send(outgoing).is_ok()
+        let bytes = outgoing.bytes();
+        let waiting = self.bytes.load(Ordering::Relaxed);
+        let is_full = waiting > 0 && waiting + bytes > WAITING_BYTES_MAX;
+        if is_full || self.sender.len() >= WAITING_MAX {
+            return false;
+        }
+        // Counted first: the far end takes it off as soon as it has it.
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.sender.try_send(outgoing).is_ok()
     }
 }
 
@@ -54,6 +68,22 @@ impl Pipe {
 enum Outgoing {
     Message(Box<Message>),
     Frame(Bytes),
+}
+
+impl Outgoing {
+    /// How much it holds on to.
+    fn bytes(&self) -> usize {
+        match self {
+            Outgoing::Message(message) => match message.as_ref() {
+                Message::Dispatch(dispatch) => {
+                    let jobs = dispatch.jobs.iter();
+                    jobs.map(|job| job.instructions.len()).sum()
+                }
+                _ => 0,
+            },
+            Outgoing::Frame(frame) => frame.len(),
+        }
+    }
 }
 
 impl Pipes {
@@ -77,9 +107,11 @@ impl Pipes {
         // megabyte, and anyone may announce thousands of addresses.
         let (sender, receiver) = async_channel::unbounded();
         let (open, closed) = async_channel::bounded(1);
+        let bytes = Arc::new(AtomicUsize::new(0));
         let far = Far {
             pipe,
             messages: receiver,
+            bytes: bytes.clone(),
             closed,
             codecs: self.codecs.clone(),
             queue: self.queue.clone(),
@@ -88,6 +120,7 @@ impl Pipes {
         let task = async_std::task::spawn(far.run(address, self.options.clone()));
         let near = Pipe {
             sender,
+            bytes,
             _open: open,
             task,
         };
@@ -130,6 +163,7 @@ impl Pipes {
 struct Far {
     pipe: PipeId,
     messages: Receiver<Outgoing>,
+    bytes: Arc<AtomicUsize>,
     closed: Receiver<()>,
     codecs: Arc<WorkerCodecs>,
     queue: Arc<InputQueue>,
@@ -175,6 +209,7 @@ impl Far {
                 }
                 Step::State(LinkState::Closed) | Step::Send(None) => break,
                 Step::Send(Some(outgoing)) => {
+                    self.bytes.fetch_sub(outgoing.bytes(), Ordering::Relaxed);
                     if !self
                         .deliver(&push, self.codecs.of(&address), outgoing)
                         .await
@@ -254,6 +289,7 @@ mod tests {
         let task = async_std::task::spawn(std::future::pending());
         let near = Pipe {
             sender,
+            bytes: Arc::default(),
             _open: open,
             task,
         };
@@ -263,5 +299,26 @@ mod tests {
             pipes.send_frame(PipeId(1), Bytes::new());
         }
         assert_eq!(tally.pipe_messages_dropped.value(), 3);
+    }
+
+    #[test]
+    fn pipe_that_is_not_read_holds_few_bytes() {
+        let (sender, receiver) = async_channel::unbounded();
+        let (open, _closed) = async_channel::bounded(1);
+        let near = Pipe {
+            sender,
+            bytes: Arc::default(),
+            _open: open,
+            task: async_std::task::spawn(std::future::pending()),
+        };
+        let (mut pipes, tally) = pipes();
+        pipes.pipes.insert(PipeId(1), near);
+        // The same bytes each time, so that the test itself needs few.
+        let frame = Bytes::from(vec![0; 5 << 20]);
+        for _ in 0..100 {
+            pipes.send_frame(PipeId(1), frame.clone());
+        }
+        assert_eq!(receiver.len(), 12);
+        assert_eq!(tally.pipe_messages_dropped.value(), 88);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
-use carbontube_protocol::message::{Event, Events, Message};
+use carbontube_protocol::message::{Event, EventKind, Events, Message};
 use carbontube_protocol::{Codec, ManagerId, PipelineName, encode_event};
 use carbontube_transport::Publish;
 
@@ -20,6 +20,9 @@ const WAITING_MAX: usize = 8192;
 const EVENTS_PER_SECOND_MAX: u32 = 2000;
 /// The most events in one message.
 const BATCH_MAX: usize = 512;
+/// The most bytes of text in one message, unless a single event has more: escaped in JSON
+/// it has to stay below what a viewer takes.
+const BATCH_BYTES_MAX: usize = 512 << 10;
 /// How long a closing stream may take to write what it has accepted.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -177,27 +180,109 @@ pub(crate) async fn run(outgoing: Outgoing, source: Source, tally: Arc<Tally>) {
         }
         for (name, events) in batches {
             let topic = topics.entry(name).or_default();
-            topic.sequence += 1;
-            tally.events_published.add(events.len());
-            let message = Message::Events(Events {
-                manager: source.manager,
-                epoch: source.epoch,
-                pipeline: source.pipeline.clone(),
-                sequence: topic.sequence,
-                events,
-                dropped: std::mem::take(&mut topic.dropped)
-                    + shared
-                        .dropped(name)
-                        .map_or(0, |dropped| dropped.swap(0, Ordering::Relaxed)),
-            });
-            let name = format!("{}.{name}", source.pipeline);
-            // JSON: whoever watches may be written in any language.
-            publish.send(encode_event(&name, &message, Codec::Json));
+            for events in parts(events) {
+                topic.sequence += 1;
+                tally.events_published.add(events.len());
+                let message = Message::Events(Events {
+                    manager: source.manager,
+                    epoch: source.epoch,
+                    pipeline: source.pipeline.clone(),
+                    sequence: topic.sequence,
+                    events,
+                    dropped: std::mem::take(&mut topic.dropped)
+                        + shared
+                            .dropped(name)
+                            .map_or(0, |dropped| dropped.swap(0, Ordering::Relaxed)),
+                });
+                let name = format!("{}.{name}", source.pipeline);
+                // JSON: whoever watches may be written in any language.
+                publish.send(encode_event(&name, &message, Codec::Json));
+            }
         }
     }
     // The core's thread looks at the socket for a moment at a time, and has ended by now
     // unless it hangs.
     if let Ok(publish) = Arc::try_unwrap(publish) {
         publish.close(LINGER).await;
+    }
+}
+
+/// Events in parts that each fit into a message.
+fn parts(events: Vec<Event>) -> Vec<Vec<Event>> {
+    let mut parts: Vec<Vec<Event>> = Vec::new();
+    let mut bytes: usize = 0;
+    for event in events {
+        let size = text_bytes(&event.kind);
+        bytes = bytes.saturating_add(size);
+        match parts.last_mut().filter(|_| bytes <= BATCH_BYTES_MAX) {
+            Some(part) => part.push(event),
+            None => {
+                parts.push(vec![event]);
+                bytes = size;
+            }
+        }
+    }
+    parts
+}
+
+fn text_bytes(kind: &EventKind) -> usize {
+    match kind {
+        EventKind::Job { error, .. } => error.as_ref().map_or(0, String::len),
+        EventKind::Worker { host, .. } => host.len(),
+        EventKind::Log { line, .. } => line.text.len(),
+        EventKind::Progress { item, .. } => item.text.len(),
+        EventKind::Manager { reason, .. } => reason.len(),
+        EventKind::Action { text, .. } => text.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use carbontube_protocol::message::{LogLevel, LogLine};
+    use carbontube_protocol::{
+        AttemptId, JobId, JobType, Limits, Timestamp, WorkerId, decode_event,
+    };
+
+    use super::*;
+
+    #[test]
+    fn long_lines_make_messages_that_every_viewer_takes() {
+        let limits = Limits::default();
+        let line = |number: u64| Event {
+            at: Timestamp(number),
+            kind: EventKind::Log {
+                worker: WorkerId::from_bytes([1; 16]),
+                job_type: JobType::new("one").expect("a name"),
+                line: LogLine {
+                    job: JobId::from_uuid_bytes([2; 16]),
+                    attempt: AttemptId {
+                        epoch: 1,
+                        counter: number,
+                    },
+                    at: Timestamp(number),
+                    level: LogLevel::Info,
+                    text: "\u{1}".repeat(limits.log_line_bytes_max),
+                },
+            },
+        };
+        let all: Vec<Event> = (0..BATCH_MAX as u64).map(line).collect();
+        let mut came = Vec::new();
+        for events in parts(all.clone()) {
+            let message = Message::Events(Events {
+                manager: ManagerId::from_bytes([3; 16]),
+                epoch: 1,
+                pipeline: PipelineName::new("test").expect("a name"),
+                sequence: 1,
+                events,
+                dropped: 0,
+            });
+            let frames = encode_event("test.log", &message, Codec::Json);
+            match decode_event(&frames, &limits) {
+                Ok((_, Message::Events(events))) => came.extend(events.events),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(came, all);
+        assert_eq!(parts(Vec::new()), Vec::<Vec<Event>>::new());
     }
 }
