@@ -27,6 +27,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_option_duration(text).map_err(|problem| format!("{MARK}{problem}"))
 }
 
+/// A host and a port to listen on.
+fn listen(text: &str) -> Result<(String, u16), String> {
+    let parts = text.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some((host.to_owned(), port.parse().ok()?))
+    });
+    parts.filter(|(host, _)| !host.is_empty()).ok_or_else(|| {
+        format!("{MARK}{text:?} is no host and port\nhint: write it as 127.0.0.1:5000")
+    })
+}
+
 /// Distributed job pipelines without a broker.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(note = "Exit codes:
@@ -51,6 +62,7 @@ pub(crate) enum Command {
     Pipeline(PipelineArguments),
     Phase(PhaseArguments),
     Bundle(BundleArguments),
+    Web(WebArguments),
     Enqueue(EnqueueArguments),
     Streamer(StreamerArguments),
     Forwarder(ForwarderArguments),
@@ -143,7 +155,48 @@ manager_arguments! {
         /// how many jobs each phase runs at once (default the file's, else the processors)
         #[argh(option, arg_name = "count")]
         pub(crate) concurrency: Option<u32>,
+        /// show the pipeline in a browser at this host and port, such as 127.0.0.1:5000
+        #[argh(option, arg_name = "host:port", from_str_fn(listen))]
+        pub(crate) web: Option<(String, u16)>,
+        /// a file with the token that --web asks for
+        #[argh(option, arg_name = "path")]
+        pub(crate) web_token_file: Option<String>,
     }
+}
+
+/// Show pipelines in a browser, and answer programs over HTTP.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "web")]
+pub(crate) struct WebArguments {
+    /// the host to listen on (default 127.0.0.1)
+    #[argh(
+        option,
+        short = 'H',
+        arg_name = "host",
+        default = "String::from(\"127.0.0.1\")"
+    )]
+    pub(crate) host: String,
+    /// the port to listen on, 0 for any free one (default 5000)
+    #[argh(option, short = 'p', arg_name = "port", default = "5000")]
+    pub(crate) port: u16,
+    /// a manager's api address; repeatable, one for each pipeline (default tcp://127.0.0.1:5051)
+    #[argh(option, arg_name = "address", from_str_fn(dialled))]
+    pub(crate) api_connect: Vec<Address>,
+    /// a manager's pub address, instead of asking the managers; repeatable
+    #[argh(option, arg_name = "address", from_str_fn(dialled))]
+    pub(crate) sub_connect: Vec<Address>,
+    /// refuse every change
+    #[argh(switch)]
+    pub(crate) read_only: bool,
+    /// a file with the token that browsers and programs must show
+    #[argh(option, arg_name = "path")]
+    pub(crate) token_file: Option<String>,
+    /// a further name under which browsers may reach this; repeatable
+    #[argh(option, arg_name = "name")]
+    pub(crate) allow_host: Vec<String>,
+    /// a file to write the address to, as JSON, once all is ready
+    #[argh(option, arg_name = "path")]
+    pub(crate) ready_file: Option<String>,
 }
 
 /// Run a worker for one phase.

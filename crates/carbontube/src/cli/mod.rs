@@ -12,6 +12,7 @@ mod split;
 mod style;
 mod table;
 mod tail;
+mod web;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -232,7 +233,7 @@ fn unparsed(output: &str) -> Option<(&str, &str)> {
 fn dispatch(command: Box<Command>, source: Source) -> Outcome<Exit> {
     let default_level = match *command {
         Command::Pipeline(_) | Command::Phase(_) | Command::Bundle(_) => "info",
-        Command::Streamer(_) | Command::Forwarder(_) => "info",
+        Command::Streamer(_) | Command::Forwarder(_) | Command::Web(_) => "info",
         _ => "warn",
     };
     start_log(default_level);
@@ -240,6 +241,7 @@ fn dispatch(command: Box<Command>, source: Source) -> Outcome<Exit> {
         Command::Pipeline(arguments) => serve::pipeline(arguments, source),
         Command::Phase(arguments) => serve::phase(arguments, source),
         Command::Bundle(arguments) => serve::bundle(arguments, source),
+        Command::Web(arguments) => web::web(arguments),
         Command::Enqueue(arguments) => enqueue::enqueue(arguments),
         Command::Streamer(arguments) => device::streamer(arguments),
         Command::Forwarder(arguments) => device::forwarder(arguments),
@@ -268,7 +270,7 @@ fn dispatch(command: Box<Command>, source: Source) -> Outcome<Exit> {
 fn start_log(default_level: &str) {
     let environment = env_logger::Env::new().filter_or(
         "CARBONTUBE_LOG",
-        format!("warn,zeromq=error,carbontube={default_level},carbontube_manager={default_level}"),
+        format!("warn,zeromq=error,carbontube={default_level},carbontube_manager={default_level},carbontube_web={default_level}"),
     );
     // Fails only when a program that embeds this has a logger already: fine.
     let _ = env_logger::Builder::from_env(environment).try_init();

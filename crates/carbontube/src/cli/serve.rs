@@ -8,12 +8,13 @@ use carbontube_manager::{
 };
 use carbontube_protocol::{Address, Host};
 use carbontube_transport::{Endpoint, OpenError, Options};
+use carbontube_web::WebOptions;
 use carbontube_worker::{Worker, WorkerHandle, WorkerOptions};
 use serde_json::json;
 
 use super::arguments::{BundleArguments, PhaseArguments, PipelineArguments};
 use super::signals::on_signals;
-use super::{Source, Style, block_on, write_ready_file};
+use super::{Source, Style, block_on, web, write_ready_file};
 use crate::catalogue::{PhaseEntry, PipelineEntry};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -369,6 +370,8 @@ pub(crate) fn bundle(arguments: BundleArguments, source: Source) -> Outcome<Exit
     let catalogue = source.catalogue(&arguments.file)?;
     let entry = catalogue.pipeline(&arguments.name)?.clone();
     let (concurrency, ready_file) = (arguments.concurrency, arguments.ready_file);
+    let web = arguments.web;
+    let web_token = web::token(arguments.web_token_file.as_deref())?;
     let choice = choice!(arguments);
     let mut plan = Vec::new();
     for phase in entry.definition.phases() {
@@ -397,8 +400,25 @@ pub(crate) fn bundle(arguments: BundleArguments, source: Source) -> Outcome<Exit
                 stop.1.iter().for_each(WorkerHandle::stop_now);
             },
         )?;
+        let web = match web {
+            None => None,
+            Some((host, port)) => {
+                let options = WebOptions {
+                    host,
+                    port,
+                    api: addresses.api.iter().take(1).map(from_here).collect(),
+                    token: web_token,
+                    ..WebOptions::default()
+                };
+                Some(web::start(options).await?)
+            }
+        };
         if let Some(path) = &ready_file {
-            write_ready_file(path, &ready(&addresses))?;
+            let mut ready = ready(&addresses);
+            if let Some(web) = &web {
+                ready["web"] = json!(web.url());
+            }
+            write_ready_file(path, &ready)?;
         }
         if let Some(api) = addresses.api.first() {
             eprintln!(
