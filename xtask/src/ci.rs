@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::cargo::{self, cargo_step, step};
-use crate::{test_set, tidy, trials};
+use crate::{fuzz, test_set, tidy, trials};
 
 /// Runs every check, quick ones first.
 pub(crate) fn run(without_test: bool) -> Result<()> {
@@ -38,6 +38,7 @@ pub(crate) fn run(without_test: bool) -> Result<()> {
     if !without_test {
         test_set::run()?;
     }
+    fuzz::run_briefly(5)?;
     trials::run_trial("scenario", &["--all", "--short"])?;
     println!("ci: all good");
     Ok(())

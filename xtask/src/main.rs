@@ -3,6 +3,7 @@
 mod cargo;
 mod ci;
 mod dist;
+mod fuzz;
 mod test_set;
 mod tidy;
 mod trials;
@@ -26,6 +27,7 @@ enum Verb {
     Ci(Ci),
     Demo(Demo),
     Dist(Dist),
+    Fuzz(Fuzz),
     Scenario(Scenario),
     Test(Test),
     Tidy(Tidy),
@@ -75,6 +77,16 @@ struct Ci {
 #[argh(subcommand, name = "dist")]
 struct Dist {}
 
+/// Throw bytes at everything that takes bytes from strangers, on stable Rust: the
+/// committed corpus, then inputs made out of it (see `cargo xtask fuzz --help`).
+#[derive(FromArgs)]
+#[argh(subcommand, name = "fuzz")]
+struct Fuzz {
+    /// targets, or options: --seconds N, --minutes N, --seed N, --replay FILE, --list
+    #[argh(positional, greedy)]
+    arguments: Vec<String>,
+}
+
 /// Run the whole test set.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "test")]
@@ -92,7 +104,8 @@ struct Tidy {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match passed_on(&arguments) {
-        // The trials program has its own options; argh would take them for ours.
+        // These programs have their own options; argh would take them for ours.
+        Some(("fuzz", rest)) => fuzz::become_driver(rest),
         Some((verb, rest)) => trials::become_trial(verb, rest),
         None => run(argh::from_env::<Xtask>().verb),
     };
@@ -108,7 +121,7 @@ fn main() -> ExitCode {
 /// The verb and the arguments of a command line that the trials program reads itself.
 fn passed_on(arguments: &[String]) -> Option<(&str, &[String])> {
     let (verb, rest) = arguments.split_first()?;
-    ["bench", "demo", "scenario"]
+    ["bench", "demo", "scenario", "fuzz"]
         .contains(&verb.as_str())
         .then_some((verb.as_str(), rest))
 }
@@ -119,6 +132,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Ci(ci) => ci::run(ci.without_test),
         Verb::Demo(demo) => trials::become_trial("demo", &demo.arguments),
         Verb::Dist(Dist {}) => dist::run(),
+        Verb::Fuzz(fuzz) => fuzz::become_driver(&fuzz.arguments),
         Verb::Scenario(scenario) => trials::become_trial("scenario", &scenario.arguments),
         Verb::Test(Test {}) => test_set::run(),
         Verb::Tidy(tidy) => tidy::run(&cargo::root(), tidy.bless_wire),

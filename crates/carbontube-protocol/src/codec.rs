@@ -14,6 +14,16 @@ use crate::message::{self, Message, with_body, with_body_type};
 /// [`Limits::body_bytes_max`] before, so this only bounds what a body may claim.
 const BINCODE_LIMIT: usize = 64 << 20;
 
+/// The longest reason why something cannot be read: it may quote what was sent, and it
+/// goes into logs and back to the peer.
+pub(crate) const REASON_BYTES_MAX: usize = 512;
+
+/// The beginning of a text, of at most so many bytes.
+pub(crate) fn cut(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
+}
+
 fn bincode_config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<BINCODE_LIMIT>()
 }
@@ -233,7 +243,7 @@ fn check_limit(what: &'static str, limit: usize, found: usize) -> Result<(), Dec
 fn decode_body<T: DeserializeOwned>(header: Header, frame: &[u8]) -> Result<T, DecodeError> {
     let bad = |reason: String| DecodeError::Body {
         kind: header.kind,
-        reason,
+        reason: cut(reason, REASON_BYTES_MAX),
     };
     match header.codec {
         Codec::Bincode => {

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::address::Address;
+use crate::codec::{REASON_BYTES_MAX, cut};
 use crate::error::DecodeError;
 use crate::ids::JobId;
 use crate::instructions::non_object;
@@ -78,7 +79,7 @@ pub enum OriginalEvent {
 
 fn original(reason: impl Into<String>) -> DecodeError {
     DecodeError::Original {
-        reason: reason.into(),
+        reason: cut(reason.into(), REASON_BYTES_MAX),
     }
 }
 
@@ -213,11 +214,6 @@ fn error_report(error: Option<&Value>, limits: &Limits) -> ErrorReport {
     let mut report = ErrorReport { message, detail };
     report.cut(limits);
     report
-}
-
-fn cut(mut text: String, bytes_max: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes_max));
-    text
 }
 
 fn seconds(seconds: Option<f64>) -> Timestamp {

@@ -4,14 +4,18 @@
 //! targets in `fuzz/` (nightly) and the driver in this package (stable, CI) run the same
 //! functions: see `docs/fuzzing.md`.
 
+pub mod bed;
 pub mod door;
 pub mod draw;
 pub mod driver;
 pub mod frames;
+pub mod manager;
 pub mod mutate;
 pub mod pipeline;
+pub mod recovery;
 pub mod samples;
 pub mod storage;
+pub mod worker;
 
 /// One way in.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +39,10 @@ pub const TARGETS: &[Target] = &[
     frames::TARGET,
     pipeline::TARGET,
     storage::TARGET,
+    manager::TARGET,
+    recovery::TARGET,
     door::TARGET,
+    worker::TARGET,
 ];
 
 /// The target of a name.

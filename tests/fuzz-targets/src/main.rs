@@ -35,14 +35,15 @@ struct Arguments {
     /// list the targets
     #[argh(switch)]
     list: bool,
-    /// write the targets' own first inputs into this folder, one folder for each
+    /// write the targets' own first inputs into this folder, one folder for each, and
+    /// their words into a file for each, as libFuzzer takes them
     #[argh(option)]
     write_seeds: Option<PathBuf>,
     /// the corpus (fuzz/corpus)
     #[argh(option, default = "PathBuf::from(\"fuzz/corpus\")")]
     corpus: PathBuf,
-    /// where inputs that fail are left (target/fuzz)
-    #[argh(option, default = "PathBuf::from(\"target/fuzz\")")]
+    /// where inputs that fail are left (target/fuzz-findings)
+    #[argh(option, default = "PathBuf::from(\"target/fuzz-findings\")")]
     findings: PathBuf,
     /// run in this process, writing each input down before it is tried
     #[argh(switch)]
@@ -176,6 +177,14 @@ fn write_seeds(folder: &Path) -> Result<()> {
         for (index, seed) in (target.seeds)().iter().enumerate() {
             std::fs::write(folder.join(format!("seed-{index:03}")), seed)?;
         }
+        let words: String = target.dictionary.iter().map(|word| entry(word)).collect();
+        std::fs::write(folder.with_extension("dict"), words)?;
     }
     Ok(())
+}
+
+/// A line of libFuzzer's dictionaries.
+fn entry(word: &[u8]) -> String {
+    let escaped: String = word.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+    format!("\"{escaped}\"\n")
 }

@@ -63,7 +63,11 @@ const ARROWS: [(&str, &[&str]); 9] = [
 ];
 
 /// Packages of ours that nothing is built on: they may use all.
-const OUTSIDE: [&str; 2] = ["carbontube-tests", "carbontube-sim"];
+const OUTSIDE: [&str; 3] = [
+    "carbontube-tests",
+    "carbontube-sim",
+    "carbontube-fuzz-targets",
+];
 
 /// Features of ours that only tests and the simulator ask for.
 const UNSHIPPED: [&str; 2] = ["testing", "enabled"];

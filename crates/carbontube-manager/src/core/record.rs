@@ -87,6 +87,50 @@ pub(super) struct RepeatsRecord {
     pub(super) duplicates: Vec<(Cause, u64)>,
 }
 
+/// No manager counts this far; counting on from here, and adding up, does not overflow.
+const NUMBER_MAX: u64 = u64::MAX >> 16;
+
+impl Record {
+    /// Refuses numbers that no manager has reached: a page can come from an import, and
+    /// its checksum only says that it is as somebody made it.
+    pub(super) fn check_numbers(&self) -> Result<(), String> {
+        let counts = |repeats: &RepeatsRecord| {
+            let all = repeats.reruns.iter().chain(&repeats.duplicates);
+            all.map(|(_, count)| *count).max().unwrap_or(0)
+        };
+        let numbers: &[(&str, u64)] = match self {
+            Record::State(state) => &[
+                ("an epoch", state.epoch),
+                ("a count of jobs enqueued", state.totals.enqueued),
+                ("a count of jobs finished", state.totals.success),
+                ("a count of jobs cancelled", state.totals.cancelled),
+            ],
+            Record::Job(JobRecord { change, .. }) | Record::Change(change) => &[
+                ("a ticket", change.ticket),
+                ("a number of tries", far(change.tries)),
+                ("a number of lost workers", far(change.losses)),
+            ],
+            Record::Repeats(repeats) => &[("a count of repeats", counts(repeats))],
+            Record::Rerun { jobs, .. } => &[("a count of repeats", *jobs)],
+            Record::Ended { .. }
+            | Record::Workers(_)
+            | Record::Known(_)
+            | Record::Unknown { .. }
+            | Record::Doubt { .. }
+            | Record::Duplicate { .. } => return Ok(()),
+        };
+        match numbers.iter().find(|(_, number)| *number > NUMBER_MAX) {
+            Some((what, number)) => Err(format!("it says {what} that none reaches: {number}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A number of 32 bits in proportion to those of 64.
+fn far(number: u32) -> u64 {
+    u64::from(number) << 17
+}
+
 /// Why a job is not live any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum End {

@@ -130,6 +130,7 @@ impl Recovery {
         let (home, records) = self.joiner.page(seq, &page).map_err(unreadable)?;
         for bytes in records {
             let (record, _) = record::decode::<Record>(&bytes).map_err(unreadable)?;
+            record.check_numbers().map_err(unreadable)?;
             self.record(home, bytes.len(), record)?;
         }
         Ok(())

@@ -94,6 +94,7 @@ impl Core {
         result: AttemptResult,
         now: Timestamp,
     ) {
+        let result = self.judged(result);
         let attempt = result.attempt;
         let target = self.result_target(&result);
         if let Some(no) = target
@@ -124,6 +125,25 @@ impl Core {
         }
         self.settled.take(attempt);
         self.acknowledge(worker, route, attempt);
+    }
+
+    /// A success whose output is no instructions is a failure, and decides what one does.
+    fn judged(&self, mut result: AttemptResult) -> AttemptResult {
+        if matches!(result.outcome, Outcome::Success)
+            && !result.instructions.is_empty()
+            && let Err(error) = check_instructions(&result.instructions, &self.options.limits)
+        {
+            result.instructions = Bytes::new();
+            result.outcome = Outcome::Failure {
+                kind: FailureKind::Output,
+                error: ErrorReport {
+                    message: error.to_string(),
+                    detail: String::new(),
+                },
+                retry: true,
+            };
+        }
+        result
     }
 
     fn is_last_phase(&self, no: JobNo) -> bool {
@@ -209,23 +229,12 @@ impl Core {
         let attempt = result.attempt;
         match result.outcome {
             Outcome::Success => {
-                let bad = (!result.instructions.is_empty())
-                    .then(|| check_instructions(&result.instructions, &self.options.limits).err())
-                    .flatten();
-                if let Some(error) = bad {
-                    let error = ErrorReport {
-                        message: error.to_string(),
-                        detail: String::new(),
-                    };
-                    self.fail_attempt(no, attempt, view, FailureKind::Output, error, true, now);
-                } else {
-                    if let Some(worker) = self.workers.table.get_mut(&worker)
-                        && worker.original
-                    {
-                        worker.success_count += 1;
-                    }
-                    self.succeed(no, attempt, view, &result.instructions, now);
+                if let Some(worker) = self.workers.table.get_mut(&worker)
+                    && worker.original
+                {
+                    worker.success_count += 1;
                 }
+                self.succeed(no, attempt, view, &result.instructions, now);
             }
             Outcome::Failure { kind, error, retry } => {
                 view.finished_at = view.finished_at.max(view.started_at);

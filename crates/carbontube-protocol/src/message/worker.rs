@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::address::Address;
 use crate::ids::{AttemptId, JobId, ManagerId, WorkerId};
@@ -325,9 +325,22 @@ pub struct ProgressItem {
     pub job: JobId,
     /// The attempt.
     pub attempt: AttemptId,
-    /// From 0 to 1.
+    /// From 0 to 1; anything else is not read.
+    #[serde(deserialize_with = "fraction")]
     pub fraction: f32,
     /// What it is doing, in a few words; may be empty.
     #[serde(default)]
     pub text: String,
+}
+
+/// Reads a fraction. JSON has no word for a number that is none, so one that came in
+/// bincode could not be told on.
+fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    let fraction = f32::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&fraction) {
+        return Ok(fraction);
+    }
+    Err(de::Error::custom(format_args!(
+        "a fraction is from 0 to 1, not {fraction}"
+    )))
 }

@@ -244,3 +244,69 @@ proptest! {
         prop_assert_eq!(merged.map(|bytes| bytes.to_vec()), Ok(text(&expected)));
     }
 }
+
+#[test]
+fn progress_beyond_its_ends_is_not_read_in_either_codec() {
+    let attempt = carbontube_protocol::AttemptId {
+        epoch: 1,
+        counter: 1,
+    };
+    let of = |fraction: f32| {
+        Message::Progress(carbontube_protocol::message::Progress {
+            worker: carbontube_protocol::WorkerId::from_bytes([1; 16]),
+            sequence: 1,
+            job_type: "encode".parse().expect("a name"),
+            items: vec![carbontube_protocol::message::ProgressItem {
+                job: "a".parse().expect("an id"),
+                attempt,
+                fraction,
+                text: String::new(),
+            }],
+        })
+    };
+    let limits = Limits::default();
+    for fraction in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.1, 1.1] {
+        let error =
+            decode(&encode(&of(fraction), Codec::Bincode), &limits).expect_err("no fraction");
+        assert!(
+            error.to_string().contains("a fraction is from 0 to 1"),
+            "{error}"
+        );
+    }
+    let mut far = encode(&of(0.5), Codec::Json);
+    let text = String::from_utf8_lossy(&far[1]).replace("0.5", "1e39");
+    far[1] = Bytes::from(text);
+    assert!(decode(&far, &limits).is_err());
+    for fraction in [0.0, 0.4, 1.0] {
+        let message = of(fraction);
+        for codec in [Codec::Bincode, Codec::Json] {
+            assert_eq!(
+                decode(&encode(&message, codec), &limits).as_ref(),
+                Ok(&message)
+            );
+        }
+    }
+}
+
+#[test]
+fn error_about_a_long_text_quotes_its_beginning_alone() {
+    let long = "x".repeat(100_000);
+    let header = carbontube_protocol::Header {
+        kind: carbontube_protocol::Kind::Query,
+        codec: Codec::Json,
+    };
+    let body = format!(r#"{{"request": 1, "query": "{long}"}}"#);
+    let frames = [
+        Bytes::copy_from_slice(&header.to_bytes()),
+        Bytes::from(body),
+    ];
+    let error = decode(&frames, &Limits::default()).expect_err("no query has this name");
+    let text = error.to_string();
+    assert!(
+        text.contains("unknown variant") && text.len() < 700,
+        "{text}"
+    );
+    let original = format!(r#"{{"id": "a", "success": "{long}", "instructions": {{}}}}"#);
+    let error = decode_message(original.as_bytes(), &Limits::default()).expect_err("no boolean");
+    assert!(error.to_string().len() < 700, "{error}");
+}

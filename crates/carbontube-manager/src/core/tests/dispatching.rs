@@ -9,7 +9,7 @@ use carbontube_protocol::message::{
 use carbontube_protocol::original::{OriginalEvent, OriginalMessage};
 use carbontube_protocol::{JobType, Timestamp};
 
-use super::bed::{Bed, address_of, id, new_job, worker_id};
+use super::bed::{Bed, address_of, failure, id, new_job, worker_id};
 use crate::core::Input;
 
 fn many(bed: &mut Bed, prefix: &str, count: usize) {
@@ -238,6 +238,35 @@ fn result_that_names_another_phase_does_not_leave_its_job_with_nobody() {
         bed.state("a"),
         Some(JobState::Enqueued),
         "waits for phase two"
+    );
+}
+
+#[test]
+fn late_success_with_garbage_decides_no_more_than_a_late_failure() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let held = bed.workers[&worker].running[0].1.clone();
+    bed.finish(worker, "a", failure(true), "");
+    assert_eq!(bed.state("a"), Some(JobState::Scheduled));
+    let mut other = held.attempt;
+    other.counter += 17;
+    bed.result(
+        worker,
+        AttemptResult {
+            attempt: other,
+            job: held.job,
+            phase: 0,
+            started_at: Timestamp::ZERO,
+            finished_at: Timestamp::ZERO,
+            outcome: Outcome::Success,
+            instructions: Bytes::from_static(b"[no object]"),
+        },
+    );
+    assert_eq!(
+        bed.state("a"),
+        Some(JobState::Scheduled),
+        "its try is not taken twice"
     );
 }
 

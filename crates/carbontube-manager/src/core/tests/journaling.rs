@@ -8,6 +8,8 @@ use carbontube_protocol::{JobType, ManagerId, PipelineName, Timestamp};
 use carbontube_storage::{Log, PageSeq};
 
 use super::bed::{Bed, Disk, id, new_job, pipeline};
+use crate::core::pages::{Content, Tail, unpack};
+use crate::core::record::{self, Record};
 use crate::core::{CoreOptions, RecoverError, Recovery};
 use crate::{PhaseDefinition, PipelineDefinition};
 
@@ -162,4 +164,29 @@ fn epoch_grows_with_each_start_and_the_id_stays() {
     assert_eq!(bed.core.epoch(), 1);
     bed.restart();
     assert_eq!((bed.core.epoch(), bed.core.manager_id()), (2, manager));
+}
+
+#[test]
+fn journal_that_counts_beyond_all_managers_is_refused_by_name() {
+    let bed = Bed::new(&["one"]);
+    let first = (Log::Journal.tag(), PageSeq::FIRST.0);
+    let Content::Records(records) = unpack(&bed.disk.0[&first]).expect("a page of ours") else {
+        panic!("the first page holds whole records");
+    };
+    let (record, _) = record::decode::<Record>(&records[0]).expect("a record of ours");
+    let Record::State(mut state) = record else {
+        panic!("the first record is the journal's own, not {record:?}");
+    };
+    state.epoch = u64::MAX;
+    let forged = record::encode(&Record::State(state), b"");
+    let mut tail = Tail::new(PageSeq::FIRST, 1 << 12);
+    tail.append(&forged);
+    let (_, page) = tail.take().remove(0);
+    let mut disk = Disk::default();
+    disk.0.insert(first, page);
+    let error = recover(&disk, pipeline(&["one"])).expect_err("no manager started so often");
+    assert_eq!(
+        error.to_string(),
+        "journal page 1 is not readable: it says an epoch that none reaches: 18446744073709551615"
+    );
 }

@@ -1,0 +1,41 @@
+//! `cargo xtask fuzz`: the fuzz targets on stable Rust.
+//!
+//! The driver and the targets are a package of their own, built with the checks of a
+//! debug build and the speed of a release one. It takes this process over, so that Ctrl-C
+//! and the exit code need no forwarding.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::cargo::{self, cargo_step};
+
+const BUILD: [&str; 6] = [
+    "build",
+    "--profile",
+    "fuzz",
+    "--package",
+    "carbontube-fuzz-targets",
+    "--quiet",
+];
+
+/// Builds and becomes the driver; returns only when that fails.
+pub(crate) fn become_driver(arguments: &[String]) -> Result<()> {
+    let error = prepared(arguments)?.exec();
+    Err(error).context("starting the fuzz driver")
+}
+
+/// The corpus of every target, then some seconds of new inputs for each.
+pub(crate) fn run_briefly(seconds: u64) -> Result<()> {
+    let arguments = ["--seconds".to_owned(), seconds.to_string()];
+    cargo::step("fuzz targets", &mut prepared(&arguments)?)
+}
+
+fn prepared(arguments: &[String]) -> Result<Command> {
+    cargo_step("build of the fuzz targets", &BUILD)?;
+    let driver = cargo::target()?.join("fuzz").join("carbontube-fuzz");
+    let mut command = Command::new(driver);
+    command.args(arguments).current_dir(cargo::root());
+    Ok(command)
+}
