@@ -165,12 +165,15 @@ fn quietly<T>(work: impl FnOnce() -> T) -> T {
 
 /// Ends the process when an input takes too long, with the input in a file.
 struct Watch {
-    trying: Arc<Mutex<Option<(Instant, Vec<u8>)>>>,
+    trying: Arc<Trying>,
 }
+
+/// The input that is being tried, and since when.
+type Trying = Mutex<Option<(Instant, Vec<u8>)>>;
 
 impl Watch {
     fn start(target: &'static str, findings: &Path) -> Watch {
-        let trying: Arc<Mutex<Option<(Instant, Vec<u8>)>>> = Arc::default();
+        let trying: Arc<Trying> = Arc::default();
         let weak = Arc::downgrade(&trying);
         let findings = findings.to_owned();
         std::thread::spawn(move || {

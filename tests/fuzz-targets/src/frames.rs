@@ -44,7 +44,7 @@ pub fn run(data: &[u8]) {
     if header != u8::MAX && way <= EVENT {
         let place = usize::from(way == EVENT).min(frames.len());
         let kind = Kind::ALL[usize::from(header / 2) % Kind::ALL.len()];
-        let codec = if header % 2 == 0 {
+        let codec = if header.is_multiple_of(2) {
             Codec::Bincode
         } else {
             Codec::Json
@@ -90,7 +90,7 @@ pub fn run(data: &[u8]) {
 
 /// The protocol's own limits, or some that short inputs reach.
 fn limits(byte: u8) -> Limits {
-    if byte % 2 == 0 {
+    if byte.is_multiple_of(2) {
         return Limits::default();
     }
     Limits {

@@ -168,7 +168,7 @@ fn enqueue(bed: &mut Bed, draw: &mut Draw<'_>) {
             instructions: payload(draw),
         })
         .collect();
-    if draw.byte() % 4 == 0 {
+    if draw.byte().is_multiple_of(4) {
         let pipeline = draw.flag().then(samples::pipeline);
         bed.input(Input::EnqueueUnconfirmed { pipeline, jobs });
         return;
@@ -225,7 +225,7 @@ fn results(bed: &mut Bed, draw: &mut Draw<'_>) {
     let results = (0..=draw.below(4))
         .map(|_| {
             let (attempt, job, phase) = attempt(bed, draw);
-            let outcome = if draw.byte() % 3 == 0 {
+            let outcome = if draw.byte().is_multiple_of(3) {
                 let kinds = [
                     FailureKind::Error,
                     FailureKind::Panic,
@@ -352,7 +352,7 @@ fn raw(bed: &mut Bed, draw: &mut Draw<'_>) {
         .collect();
     if header != u8::MAX {
         let kind = Kind::ALL[usize::from(header / 2) % Kind::ALL.len()];
-        let codec = if header % 2 == 0 {
+        let codec = if header.is_multiple_of(2) {
             Codec::Bincode
         } else {
             Codec::Json

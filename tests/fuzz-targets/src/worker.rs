@@ -194,7 +194,11 @@ fn dispatch(draw: &mut Draw<'_>) -> Message {
                 phase: u16::from(how % 3),
                 job_type: samples::job_type(if how > 240 { "split" } else { "encode" }),
                 number: u32::from(how),
-                timeout_ms: if how % 4 == 0 { draw.number() } else { 0 },
+                timeout_ms: if how.is_multiple_of(4) {
+                    draw.number()
+                } else {
+                    0
+                },
                 traceparent: None,
                 instructions: Bytes::from_static(b"{\"a\": 1}"),
             }
@@ -228,7 +232,7 @@ fn about_attempts(draw: &mut Draw<'_>) -> Message {
 fn raw(bed: &mut Bed, draw: &mut Draw<'_>) {
     let header = draw.byte();
     let kind = Kind::ALL[usize::from(header / 2) % Kind::ALL.len()];
-    let codec = if header % 2 == 0 {
+    let codec = if header.is_multiple_of(2) {
         Codec::Bincode
     } else {
         Codec::Json
