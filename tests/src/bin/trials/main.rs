@@ -8,6 +8,7 @@ mod cluster;
 mod demo;
 mod fault;
 mod feeder;
+mod process;
 mod proxy;
 mod scenario;
 

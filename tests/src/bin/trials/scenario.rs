@@ -11,8 +11,10 @@ mod judge;
 mod kills;
 mod links;
 mod load;
+mod restart;
 mod roles;
 mod stores;
+mod upgrade;
 
 use std::time::Instant;
 
@@ -75,6 +77,8 @@ enum Needs {
     Nothing,
     Root,
     Redis,
+    /// Minutes and gigabytes: only where it is named.
+    Patience,
 }
 
 const SCENARIOS: &[(&str, Run, Needs)] = &[
@@ -99,6 +103,9 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
     ("redis-loss", stores::redis_loss, Needs::Redis),
     ("full-disk", stores::full_disk, Needs::Root),
     ("power-cut", stores::power_cut, Needs::Root),
+    ("upgrade", upgrade::upgrade, Needs::Nothing),
+    ("restart-100k", restart::restart_100k, Needs::Nothing),
+    ("restart-1m", restart::restart_1m, Needs::Patience),
 ];
 
 /// Runs the scenarios that were named.
@@ -132,14 +139,12 @@ pub(crate) fn run(scenario: &Scenario) -> Result<()> {
             continue;
         }
         if scenario.all && !is_met(needs) {
-            println!(
-                "{name}: left out, it needs {}",
-                if needs == Needs::Root {
-                    "root"
-                } else {
-                    "redis-server"
-                }
-            );
+            let what = match needs {
+                Needs::Root => "root",
+                Needs::Redis => "redis-server",
+                Needs::Patience | Needs::Nothing => "to be named",
+            };
+            println!("{name}: left out, it needs {what}");
             continue;
         }
         eprintln!("scenario {name}, seed {}", size.seed);
@@ -172,5 +177,6 @@ fn is_met(needs: Needs) -> bool {
         Needs::Nothing => true,
         Needs::Root => rustix::process::geteuid().is_root(),
         Needs::Redis => stores::has_redis(),
+        Needs::Patience => false,
     }
 }

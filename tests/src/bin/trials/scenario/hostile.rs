@@ -9,6 +9,7 @@ use file_catalogue::read_ledgers;
 
 use super::{Figures, PHASES, Size, cluster, judge, order, settle};
 use crate::feeder::{feed, joined};
+use crate::process::resident_kib;
 
 /// How much a process may grow, in KiB.
 const GROWTH_MAX_KIB: u64 = 64 << 10;
@@ -164,12 +165,4 @@ fn attack(target: &str, garbage: &[u8]) -> Result<bool> {
     let written = stream.write_all(garbage).is_ok();
     let _answer = stream.read(&mut [0; 256]);
     Ok(written)
-}
-
-fn resident_kib(process: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))
-        .with_context(|| format!("process {process} is gone"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.context("no VmRSS")?.parse()?)
 }
