@@ -36,6 +36,9 @@ pub struct Head {
 
 pub(crate) const HEAD_MAGIC: &[u8; 4] = b"CTHD";
 
+/// No store counts commits or pages this far; counting on from here does not overflow.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 impl Head {
     /// The length of a stored head.
     pub const BYTES: usize = 68;
@@ -131,6 +134,13 @@ impl Head {
         if !sound(head.journal) || !sound(head.history) {
             return Err(HeadError::Bounds);
         }
+        let highest = head
+            .commit
+            .max(head.journal.next.0)
+            .max(head.history.next.0);
+        if highest > NUMBER_MAX {
+            return Err(HeadError::Number(highest));
+        }
         Ok(head)
     }
 }
@@ -153,6 +163,9 @@ pub enum HeadError {
     /// The checksum is right, yet a log would end before it begins.
     #[error("it says that a log ends before it begins")]
     Bounds,
+    /// The checksum is right, yet it counts further than any store has.
+    #[error("it counts to {0}, which no store reaches")]
+    Number(u64),
 }
 
 #[cfg(test)]
@@ -194,5 +207,21 @@ mod tests {
         let mut head = sample();
         head.journal.next = PageSeq(2);
         assert_eq!(Head::decode(&head.encode()), Err(HeadError::Bounds));
+    }
+
+    #[test]
+    fn head_that_counts_further_than_any_store_is_refused() {
+        let mut head = sample();
+        head.commit = u64::MAX;
+        assert_eq!(
+            Head::decode(&head.encode()),
+            Err(HeadError::Number(u64::MAX))
+        );
+        let mut head = sample();
+        head.journal.next = PageSeq(NUMBER_MAX + 1);
+        assert!(matches!(
+            Head::decode(&head.encode()),
+            Err(HeadError::Number(_))
+        ));
     }
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
 use crate::examine::{Examined, Report};
-use crate::head::Head;
+use crate::head::{Head, NUMBER_MAX};
 #[cfg(feature = "redis")]
 use crate::open::OpenMode;
 use crate::open::OpenOptions;
@@ -334,6 +334,9 @@ fn read_header(reader: &mut Reader<'_>) -> Result<Plan, StoreError> {
     let sound = |bounds: &Bounds| bounds.first.0 >= 1 && bounds.first <= bounds.next;
     if !plan.bounds.iter().all(sound) {
         return Err(reader.bad("it says that a log ends before it begins"));
+    }
+    if plan.bounds.iter().any(|bounds| bounds.next.0 > NUMBER_MAX) {
+        return Err(reader.bad("it counts more pages than any store reaches"));
     }
     Ok(plan)
 }

@@ -157,6 +157,10 @@ fn parse_redis(rest: &str) -> Result<RedisUri, String> {
     if host.is_empty() {
         return Err("the host is missing".to_owned());
     }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':' | '%');
+    if let Some(bad) = host.chars().find(|c| !allowed(*c)) {
+        return Err(format!("a host name cannot have {bad:?}"));
+    }
     let port = match port {
         None => 6379,
         Some(port) => match port.parse() {
@@ -254,6 +258,8 @@ mod tests {
             ("redis:localhost", "two slashes are missing"),
             ("rediss://h", "TLS"),
             ("redis://", "the host is missing"),
+            ("redis://:pw@0[d", "a host name cannot have '['"),
+            ("redis://h\0st", "a host name cannot have '\\0'"),
             ("redis://h:0", "the port is a number"),
             ("redis://h:x", "the port is a number"),
             ("redis://h/x", "the database is a number"),
