@@ -14,6 +14,7 @@ mod gate;
 mod intake;
 mod keeper;
 mod manager;
+mod merge;
 mod options;
 mod persistence;
 mod pipes;

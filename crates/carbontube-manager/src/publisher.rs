@@ -6,18 +6,23 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
+use async_io::Timer;
 use carbontube_protocol::message::{Event, EventKind, Events, Message};
 use carbontube_protocol::{Codec, ManagerId, PipelineName, encode_event};
 use carbontube_transport::Publish;
+use futures_lite::future;
 
 use crate::error::SocketRole;
+use crate::merge::{Merge, Put};
 use crate::stop::{Ticks, Wake};
 use crate::tally::Tally;
 
 /// The most events that wait to be published.
 const WAITING_MAX: usize = 8192;
-/// The most events of one topic in a second; the rest is dropped and counted.
-const EVENTS_PER_SECOND_MAX: u32 = 2000;
+/// How long a turn of a topic is, and the most events in it: two thousand a second. What
+/// is over that waits and is merged; what cannot wait is dropped and counted.
+const TURN: Duration = Duration::from_millis(250);
+const EVENTS_PER_TURN_MAX: u32 = 500;
 /// The most events in one message.
 const BATCH_MAX: usize = 512;
 /// The most bytes of text in one message, unless a single event has more: escaped in JSON
@@ -120,22 +125,56 @@ pub(crate) struct Source {
 struct Topic {
     sequence: u64,
     dropped: u64,
-    second: Option<Instant>,
+    began: Option<Instant>,
     sent: u32,
+    merge: Merge,
 }
 
 impl Topic {
-    /// Whether one more event may go in this second.
-    fn admits(&mut self, now: Instant) -> bool {
+    /// How many more events may go in this turn.
+    fn room(&mut self, now: Instant) -> u32 {
         if self
-            .second
-            .is_none_or(|second| now.duration_since(second) >= Duration::from_secs(1))
+            .began
+            .is_none_or(|began| now.duration_since(began) >= TURN)
         {
-            self.second = Some(now);
+            self.began = Some(now);
             self.sent = 0;
         }
-        self.sent += 1;
-        self.sent <= EVENTS_PER_SECOND_MAX
+        EVENTS_PER_TURN_MAX.saturating_sub(self.sent)
+    }
+
+    /// Takes an event in: it goes now, or waits, or is left out.
+    fn take_in(&mut self, event: Event, now: Instant, batch: &mut Vec<Event>, tally: &Tally) {
+        if self.merge.is_empty() && self.room(now) > 0 {
+            self.sent += 1;
+            batch.push(event);
+            return;
+        }
+        match self.merge.put(event) {
+            Put::Waits => {}
+            Put::Merged => tally.events_merged.bump(),
+            Put::Dropped => {
+                self.dropped += 1;
+                tally.events_dropped.bump();
+            }
+        }
+    }
+
+    /// What waited and has its turn now.
+    fn catch_up(&mut self, now: Instant, batch: &mut Vec<Event>) {
+        for _ in 0..self.room(now) {
+            let Some(event) = self.merge.take() else {
+                return;
+            };
+            self.sent += 1;
+            batch.push(event);
+        }
+    }
+
+    /// When the next turn of those that wait begins.
+    fn next_turn(&self) -> Option<Instant> {
+        let began = self.began.filter(|_| !self.merge.is_empty())?;
+        Some(began + TURN)
     }
 }
 
@@ -149,7 +188,16 @@ pub(crate) async fn run(outgoing: Outgoing, source: Source, tally: Arc<Tally>) {
     let mut ticks = Ticks::new();
     let mut topics: BTreeMap<&'static str, Topic> = BTreeMap::new();
     loop {
-        let first = match ticks.or(events.recv()).await {
+        let turn = topics.values().filter_map(Topic::next_turn).min();
+        let turn = async {
+            match turn {
+                Some(turn) => Timer::at(turn).await,
+                None => future::pending().await,
+            };
+            Ok(None)
+        };
+        let came = async { events.recv().await.map(Some) };
+        let first = match ticks.or(future::or(came, turn)).await {
             Wake::Came(Ok(first)) => first,
             Wake::Came(Err(_)) => break,
             Wake::Tick => {
@@ -158,18 +206,20 @@ pub(crate) async fn run(outgoing: Outgoing, source: Source, tally: Arc<Tally>) {
             }
         };
         let mut batches: BTreeMap<&'static str, Vec<Event>> = BTreeMap::new();
-        let mut next = Some(first);
+        let mut next = first;
         let mut taken = 0;
         let now = Instant::now();
         let heard = publish.peers() > 0;
+        for (name, topic) in &mut topics {
+            if !topic.merge.is_empty() {
+                topic.catch_up(now, batches.entry(name).or_default());
+            }
+        }
         while let Some(event) = next {
             let name = event.kind.topic();
             let topic = topics.entry(name).or_default();
-            if heard && topic.admits(now) {
-                batches.entry(name).or_default().push(event);
-            } else if heard {
-                topic.dropped += 1;
-                tally.events_dropped.bump();
+            if heard {
+                topic.take_in(event, now, batches.entry(name).or_default(), &tally);
             }
             taken += 1;
             next = if taken < BATCH_MAX {
@@ -178,7 +228,7 @@ pub(crate) async fn run(outgoing: Outgoing, source: Source, tally: Arc<Tally>) {
                 None
             };
         }
-        for (name, events) in batches {
+        for (name, events) in batches.into_iter().filter(|(_, events)| !events.is_empty()) {
             let topic = topics.entry(name).or_default();
             for events in parts(events) {
                 topic.sequence += 1;
@@ -244,6 +294,45 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn topic_over_its_pace_merges_and_catches_up_in_its_next_turn() {
+        let tally = Tally::default();
+        let mut topic = Topic::default();
+        let job = |name: String| Event {
+            at: Timestamp(1),
+            kind: EventKind::Job {
+                job: JobId::new(&name).expect("an id"),
+                state: carbontube_protocol::message::JobState::Running,
+                job_type: JobType::new("one").expect("a name"),
+                worker: None,
+                error: None,
+            },
+        };
+        let now = Instant::now();
+        let mut batch = Vec::new();
+        for n in 0..600 {
+            topic.take_in(job(format!("j{n}")), now, &mut batch, &tally);
+        }
+        assert_eq!(batch.len(), 500);
+        // The same jobs again: those that wait are overtaken, the others wait too.
+        for n in 0..600 {
+            topic.take_in(job(format!("j{n}")), now, &mut batch, &tally);
+        }
+        assert_eq!((batch.len(), tally.events_merged.value()), (500, 100));
+        assert_eq!(topic.next_turn(), Some(now + TURN));
+        let mut later = Vec::new();
+        topic.catch_up(now + TURN / 2, &mut later);
+        assert!(later.is_empty());
+        topic.catch_up(now + TURN, &mut later);
+        assert_eq!(later.len(), 500);
+        assert_eq!(later[0], job("j500".to_owned()));
+        topic.catch_up(now + TURN * 2, &mut later);
+        assert_eq!(
+            (later.len(), topic.dropped, topic.next_turn()),
+            (600, 0, None)
+        );
+    }
 
     #[test]
     fn long_lines_make_messages_that_every_viewer_takes() {

@@ -45,6 +45,8 @@ tally! {
     pipe_messages_dropped,
     /// Events left out because there were too many.
     events_dropped,
+    /// Events left out because a later one about the same thing says more.
+    events_merged,
     /// Events published.
     events_published,
 }
