@@ -19,6 +19,13 @@ concurrency = 2
 command = ["/bin/sh", "-c", 'cat >/dev/null; echo "{\"second\": \"$CARBONTUBE_PHASE\"}"']
 
 [[pipeline]]
+name = "traced"
+phases = ["tells"]
+
+[phase.tells]
+command = ["/bin/sh", "-c", 'cat >/dev/null; echo "{\"trace\": \"$TRACEPARENT\"}"']
+
+[[pipeline]]
 name = "broken"
 phases = ["fails"]
 
@@ -472,6 +479,91 @@ fn tail_shows_logs_and_events() {
     });
     tail.kill().expect("tail can be killed");
     tail.wait().expect("tail can be waited for");
+}
+
+#[test]
+fn trace_travels_with_its_job_and_no_other_does() {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let folder = folder();
+    let bundle = bundle(folder.path(), "traced");
+    let api = bundle.address("api");
+    let enqueue = |more: &[&str]| {
+        let mut arguments = vec!["enqueue", &api, "traced", "--wait"];
+        arguments.extend(more);
+        run(folder.path(), &arguments)
+    };
+    let with = enqueue(&["--traceparent", TRACE, "--id=a"])
+        .success()
+        .json();
+    assert_eq!(with, json!({ "trace": TRACE }));
+    assert_eq!(enqueue(&[]).success().json(), json!({ "trace": "" }));
+    let job = run(folder.path(), &["job", "a", "--api", &api, "--json"]).success();
+    assert_eq!(job.json()["traceparent"], TRACE);
+    let lines = format!("{{\"traceparent\":\"{TRACE}\",\"instructions\":{{}}}}\n");
+    std::fs::write(folder.path().join("jobs"), lines).expect("a file");
+    let arguments = ["enqueue", &api, "traced", "--file=jobs", "--wait"];
+    let of_file = run(folder.path(), &arguments).success();
+    assert!(of_file.stdout.contains(TRACE), "{of_file:#?}");
+    let wrong = enqueue(&["--traceparent=00-1-2-3"]);
+    complains(&wrong, 2, &["is no W3C traceparent", "hint:"]);
+}
+
+#[test]
+fn tail_shows_what_its_filters_take() {
+    let folder = folder();
+    let bundle = bundle(folder.path(), "letters");
+    let api = bundle.address("api");
+    let id = |job_type: &str| {
+        wait_until("the worker", || {
+            let workers = run(folder.path(), &["workers", "--api", &api, "--json"]).success();
+            let workers = workers.json();
+            let worker = workers
+                .as_array()?
+                .iter()
+                .find(|w| w["job_type"] == job_type)?;
+            worker["worker"].as_str().map(str::to_owned)
+        })
+    };
+    let (first, second) = (id("first"), id("second"));
+    let watch = |name: &str, filters: &[&str]| {
+        let file = std::fs::File::create(folder.path().join(name)).expect("a file");
+        std::process::Command::new(carbontube_tests::binary())
+            .args(["tail", "--json", "--api", &api])
+            .args(filters)
+            .stdout(file)
+            .spawn()
+            .expect("tail starts")
+    };
+    let tails = [
+        watch("text", &["--text", "A LINE"]),
+        watch("worker", &["--only=log", "--worker", &first[..8]]),
+        watch("other", &["--only=log", "--worker", &second[..8]]),
+        watch("loud", &["--only=log", "--level=warn"]),
+        watch("all", &[]),
+    ];
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+    wait_until("the line in each tail that takes it", || {
+        run(folder.path(), &["enqueue", &api, "letters", "--wait"]).success();
+        let all = ["text", "worker", "all"];
+        all.iter()
+            .all(|name| read(name).contains("a line from first"))
+            .then_some(())
+    });
+    assert!(
+        read("text")
+            .lines()
+            .all(|line| line.contains("a line from first"))
+    );
+    assert_eq!(
+        (read("other"), read("loud")),
+        (String::new(), String::new())
+    );
+    for mut tail in tails {
+        tail.kill().expect("tail can be killed");
+        tail.wait().expect("tail can be waited for");
+    }
+    let wrong = run(folder.path(), &["tail", "--level=wran", "--api", &api]);
+    complains(&wrong, 2, &["there is no level", "warn"]);
 }
 
 #[test]

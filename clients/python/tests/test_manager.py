@@ -139,6 +139,13 @@ def test_the_client_enqueues_with_confirmation(client):
     assert client.stats()["live"] == 1
 
 
+def test_the_client_gives_a_job_its_trace(client):
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    ok, payload = client.enqueue_job(job(name="Ada"), traceparent=trace)
+    assert ok, payload
+    assert client.query({"job": {"id": payload["id"]}})["traceparent"] == trace
+
+
 def test_the_client_is_told_why_a_job_is_refused(client):
     ok, payload = client.enqueue_job({"name": "no-such-pipeline", "instructions": {}})
     assert not ok and not payload["confirmed"]

@@ -15,6 +15,7 @@ pub mod message;
 mod names;
 pub mod original;
 mod time;
+mod trace;
 
 pub use address::{Address, AddressError, Host};
 pub use codec::{decode, decode_event, encode, encode_event};
@@ -26,3 +27,4 @@ pub use limits::Limits;
 pub use message::Message;
 pub use names::{JobType, NameError, PipelineName};
 pub use time::Timestamp;
+pub use trace::is_traceparent;

@@ -154,7 +154,11 @@ class PipelineClient:
     # ---- jobs
 
     def enqueue_job(
-        self, data: Mapping[str, Any], *, job_id: Optional[str] = None
+        self,
+        data: Mapping[str, Any],
+        *,
+        job_id: Optional[str] = None,
+        traceparent: Optional[str] = None,
     ) -> Tuple[bool, Json]:
         """Enqueues ``{"name": PIPELINE, "instructions": {…}}``.
 
@@ -163,6 +167,8 @@ class PipelineClient:
         ``payload["error"]`` has a ``code`` and a ``message``; with the code
         ``not_confirmed`` the job may or may not have been accepted, and enqueueing the
         same ``job_id`` again is safe.
+
+        ``traceparent`` is a W3C trace context for the job's phases; a pull address takes none.
 
         Raises ``ValueError`` when the data cannot be a job.
         """
@@ -184,7 +190,10 @@ class PipelineClient:
         self._connected()
         if not self._confirmed:
             return self._hand_over(payload, original)
-        body: Json = {"pipeline": pipeline, "jobs": [{"id": identity}]}
+        job: Json = {"id": identity}
+        if traceparent is not None:
+            job["traceparent"] = traceparent
+        body: Json = {"pipeline": pipeline, "jobs": [job]}
         payload["confirmed"] = False
         try:
             outcome = self._enqueue(body, frame)

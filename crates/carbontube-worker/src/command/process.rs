@@ -43,12 +43,16 @@ impl Running {
         command
             .env("CARBONTUBE_PHASE", job.job_type().as_str())
             .env("CARBONTUBE_PIPELINE", job.pipeline().as_str());
+        // The worker's own trace, if it has one, is not the job's.
+        command.env_remove("TRACEPARENT");
         if tell_job {
             command
                 .env("CARBONTUBE_JOB_ID", job.job().to_string())
                 .env("CARBONTUBE_ATTEMPT", job.attempt_number().to_string());
             if let Some(traceparent) = job.traceparent() {
-                command.env("CARBONTUBE_TRACEPARENT", traceparent);
+                command
+                    .env("CARBONTUBE_TRACEPARENT", traceparent)
+                    .env("TRACEPARENT", traceparent);
             }
         }
         command

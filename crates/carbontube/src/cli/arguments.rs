@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
-use carbontube_protocol::Address;
+use carbontube_protocol::{Address, is_traceparent};
 
 use crate::duration::parse_option_duration;
 
@@ -36,6 +36,15 @@ fn listen(text: &str) -> Result<(String, u16), String> {
     parts.filter(|(host, _)| !host.is_empty()).ok_or_else(|| {
         format!("{MARK}{text:?} is no host and port\nhint: write it as 127.0.0.1:5000")
     })
+}
+
+fn traceparent(text: &str) -> Result<String, String> {
+    if is_traceparent(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{MARK}{text:?} is no W3C traceparent\nhint: one is VERSION-TRACE_ID-PARENT_ID-FLAGS, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    ))
 }
 
 /// Distributed job pipelines without a broker.
@@ -244,7 +253,7 @@ pub(crate) struct PhaseArguments {
     subcommand,
     name = "enqueue",
     note = "An api address (port 5051 by default) confirms: `accepted` means that the job is in the durable journal. A pull address (5050) takes jobs without confirming; the exit code is 4 then.",
-    note = "Lines of --file are instructions, or {{\"id\": …, \"delay\": \"10s\", \"instructions\": {{…}}}} with no other keys."
+    note = "Lines of --file are instructions, or {{\"id\": …, \"delay\": \"10s\", \"traceparent\": …, \"instructions\": {{…}}}} with no other keys."
 )]
 pub(crate) struct EnqueueArguments {
     /// the manager's api or pull address
@@ -268,6 +277,9 @@ pub(crate) struct EnqueueArguments {
     /// how long the job waits before its first phase
     #[argh(option, arg_name = "duration", from_str_fn(duration))]
     pub(crate) delay: Option<Duration>,
+    /// a W3C traceparent that travels with the job, to its phases and to whoever looks
+    #[argh(option, arg_name = "traceparent", from_str_fn(traceparent))]
+    pub(crate) traceparent: Option<String>,
     /// how long to try to reach the manager, and to wait for jobs with --wait (default 30s, and for ever)
     #[argh(option, arg_name = "duration", from_str_fn(duration))]
     pub(crate) timeout: Option<Duration>,
@@ -501,6 +513,15 @@ client_arguments! {
         /// only of this phase
         #[argh(option, arg_name = "phase")]
         pub(crate) phase: Option<String>,
+        /// only of this worker: its id or how that begins
+        #[argh(option, arg_name = "worker")]
+        pub(crate) worker: Option<String>,
+        /// of log lines only those this loud or louder: error, warn, info, debug
+        #[argh(option, arg_name = "level")]
+        pub(crate) level: Option<String>,
+        /// only what has this text, in any case of letters
+        #[argh(option, arg_name = "text")]
+        pub(crate) text: Option<String>,
         /// the manager's pub address, instead of asking its api; repeatable
         #[argh(option, arg_name = "address", from_str_fn(dialled))]
         pub(crate) sub_connect: Vec<Address>,

@@ -8,7 +8,7 @@ use carbontube_client::{
     ClientError, ClientOptions, EndedJob, JobId, NewJob, PipelineClient, PipelineName, Receipt,
 };
 use carbontube_protocol::message::JobState;
-use carbontube_protocol::{Limits, check_instructions};
+use carbontube_protocol::{Limits, check_instructions, is_traceparent};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
 use serde_json::json;
@@ -55,6 +55,9 @@ fn single(arguments: &EnqueueArguments) -> Outcome<NewJob> {
     }
     if let Some(delay) = arguments.delay {
         job = job.with_delay(delay);
+    }
+    if let Some(traceparent) = &arguments.traceparent {
+        job = job.with_traceparent(traceparent);
     }
     Ok(job)
 }
@@ -225,6 +228,8 @@ struct Envelope<'a> {
     id: Option<String>,
     #[serde(default)]
     delay: Option<String>,
+    #[serde(default)]
+    traceparent: Option<String>,
     #[serde(borrow)]
     instructions: &'a RawValue,
 }
@@ -248,6 +253,13 @@ fn line_job(line: &[u8], delay: Option<Duration>) -> Outcome<NewJob> {
         .transpose()?;
     if let Some(delay) = own.or(delay) {
         job = job.with_delay(delay);
+    }
+    if let Some(traceparent) = envelope.traceparent {
+        if !is_traceparent(&traceparent) {
+            let message = format!("{traceparent:?} is no W3C traceparent");
+            return Err(Failure::usage(message));
+        }
+        job = job.with_traceparent(traceparent);
     }
     Ok(job)
 }

@@ -21,6 +21,26 @@ struct Wanted {
     kinds: Vec<String>,
     job: Option<JobId>,
     phase: Option<JobType>,
+    /// How a worker's id begins.
+    worker: Option<String>,
+    level: Option<LogLevel>,
+    /// In lower case.
+    text: Option<String>,
+}
+
+/// The levels of log lines, from loud to quiet.
+const LEVELS: [(&str, LogLevel); 4] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+];
+
+fn loudness(level: LogLevel) -> usize {
+    LEVELS
+        .iter()
+        .position(|(_, known)| *known == level)
+        .unwrap_or(LEVELS.len())
 }
 
 impl Wanted {
@@ -32,9 +52,38 @@ impl Wanted {
             EventKind::Progress { job_type, item, .. } => (Some(&item.job), Some(job_type)),
             EventKind::Manager { .. } | EventKind::Action { .. } => (None, None),
         };
+        let worker = match kind {
+            EventKind::Job { worker, .. } => *worker,
+            EventKind::Worker { worker, .. }
+            | EventKind::Log { worker, .. }
+            | EventKind::Progress { worker, .. } => Some(*worker),
+            EventKind::Manager { .. } | EventKind::Action { .. } => None,
+        };
+        let text = match kind {
+            EventKind::Job { error, .. } => error.as_deref().unwrap_or(""),
+            EventKind::Worker { host, .. } => host,
+            EventKind::Log { line, .. } => &line.text,
+            EventKind::Progress { item, .. } => &item.text,
+            EventKind::Manager { reason, .. } => reason,
+            EventKind::Action { text, .. } => text,
+        };
+        let is_loud = match kind {
+            EventKind::Log { line, .. } => self
+                .level
+                .is_none_or(|level| loudness(line.level) <= loudness(level)),
+            _ => true,
+        };
         (self.kinds.is_empty() || self.kinds.iter().any(|k| k == kind.topic()))
             && (self.job.is_none() || self.job.as_ref() == job)
             && (self.phase.is_none() || self.phase.as_ref() == phase)
+            && self.worker.as_ref().is_none_or(|wanted| {
+                worker.is_some_and(|worker| worker.to_string().starts_with(wanted.as_str()))
+            })
+            && is_loud
+            && self
+                .text
+                .as_ref()
+                .is_none_or(|wanted| text.to_lowercase().contains(wanted.as_str()))
     }
 }
 
@@ -45,7 +94,23 @@ pub(crate) fn tail(arguments: TailArguments) -> Outcome<Exit> {
                 .hint(suggestion(kind, "an event", KINDS)));
         }
     }
+    let level = match &arguments.level {
+        None => None,
+        Some(name) => match LEVELS.iter().find(|(known, _)| known == name) {
+            Some((_, level)) => Some(*level),
+            None => {
+                let names = LEVELS.map(|(name, _)| name);
+                return Err(
+                    Failure::usage(format!("--level: there is no level {name:?}"))
+                        .hint(suggestion(name, "a level", names)),
+                );
+            }
+        },
+    };
     let wanted = Wanted {
+        worker: arguments.worker.map(|worker| worker.to_lowercase()),
+        level,
+        text: arguments.text.map(|text| text.to_lowercase()),
         kinds: arguments.only,
         job: arguments.job.as_deref().map(job_id).transpose()?,
         phase: arguments.phase.as_deref().map(job_type).transpose()?,
