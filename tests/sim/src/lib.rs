@@ -25,6 +25,7 @@ pub mod network;
 pub mod operator;
 pub mod oracle;
 pub mod parameters;
+pub mod runner;
 pub mod trace;
 pub mod view;
 pub mod worker;
