@@ -45,6 +45,7 @@ pub struct ManagerNode {
     released: Vec<Effect>,
     committed: bool,
     started: bool,
+    synced: RecordSeq,
     failed: Option<String>,
 }
 
@@ -299,6 +300,7 @@ impl ManagerNode {
             released: Vec::new(),
             committed: false,
             started: false,
+            synced: RecordSeq(0),
             failed: None,
         }
     }
@@ -328,11 +330,9 @@ impl ManagerNode {
         self.life
     }
 
-    /// Up to which record of this process the disk really has everything.
+    /// Up to which record of this process, or of the last one, the disk really has everything.
     pub fn synced(&self) -> RecordSeq {
-        self.process
-            .as_ref()
-            .map_or(RecordSeq(0), |process| process.hands.synced)
+        self.synced
     }
 
     /// What was let out since the last call of [`clear_step`](ManagerNode::clear_step).
@@ -432,6 +432,7 @@ impl ManagerNode {
             hands,
         });
         self.started = true;
+        self.synced = RecordSeq(0);
         for port in [Port::Pull, Port::Subscribe, Port::Api] {
             context.network.bind(port);
         }
@@ -595,6 +596,7 @@ impl ManagerNode {
         self.acts += 1;
         self.released.append(&mut process.hands.released);
         self.committed |= std::mem::take(&mut process.hands.committed);
+        self.synced = process.hands.synced;
         if let Some(failed) = &process.hands.failed {
             context.note(ME, format_args!("ends with an error: {failed}"));
             self.failed = Some(failed.clone());
