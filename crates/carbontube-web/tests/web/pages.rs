@@ -1,5 +1,7 @@
 //! What pages read.
 
+use std::collections::BTreeSet;
+
 use carbontube_web::WebOptions;
 use serde_json::{Value, json};
 
@@ -338,6 +340,36 @@ fn metrics_keep_to_the_text_format() {
         assert!((one(failed) - 1.0).abs() < 0.1);
         let count = "carbontube_attempt_duration_seconds_count{pipeline=\"films\",phase=\"cut\"}";
         assert!((one(count) - 2.0).abs() < 0.1);
+        // What is documented, drawn and alerted on is what there is.
+        let names: BTreeSet<&str> = samples
+            .keys()
+            .map(|sample| sample.split('{').next().unwrap_or(sample))
+            .collect();
+        for file in [
+            include_str!("../../../../docs/monitoring/README.md"),
+            include_str!("../../../../docs/monitoring/grafana-dashboard.json"),
+            include_str!("../../../../docs/monitoring/prometheus-alerts.yaml"),
+        ] {
+            for word in file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+                let histogram = format!("{word}_bucket");
+                // There is one only after a duplicate.
+                let known = names.contains(word)
+                    || names.contains(histogram.as_str())
+                    || word == "carbontube_attempts_duplicate_total";
+                assert!(
+                    known || !word.starts_with("carbontube_"),
+                    "there is no {word}"
+                );
+            }
+        }
+        for family in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = family.split(' ').next().unwrap_or("");
+            let documented = include_str!("../../../../docs/monitoring/README.md");
+            assert!(
+                documented.contains(&format!("`{name}`")),
+                "{name} is not documented"
+            );
+        }
     });
 }
 
