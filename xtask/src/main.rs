@@ -58,7 +58,7 @@ struct Demo {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "scenario")]
 struct Scenario {
-    /// names, or options of the scenarios: --all, --short, --list
+    /// names, or options of the scenarios: --all, --short, --seed N, --soak MINUTES, --list
     #[argh(positional, greedy)]
     arguments: Vec<String>,
 }

@@ -459,9 +459,15 @@ impl Cluster {
 
     /// Starts the client process, which enqueues until it is told to end.
     pub(crate) fn start_client(&mut self, seed: u64, ms: u64, window: usize) {
+        let address = self.address("api");
+        self.start_client_at(&address, seed, ms, window);
+    }
+
+    /// As [`Cluster::start_client`], with another way to the manager.
+    pub(crate) fn start_client_at(&mut self, api: &str, seed: u64, ms: u64, window: usize) {
         let arguments = [
             "client".to_owned(),
-            format!("--api={}", self.address("api")),
+            format!("--api={api}"),
             format!("--pipeline={}", self.pipeline),
             format!("--told={}", self.told().display()),
             format!("--seed={seed}"),

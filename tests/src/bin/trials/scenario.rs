@@ -13,6 +13,7 @@ mod links;
 mod load;
 mod restart;
 mod roles;
+mod soak;
 mod stores;
 mod upgrade;
 
@@ -40,6 +41,9 @@ pub(crate) struct Scenario {
     /// what the random choices are drawn from (a new one each time)
     #[argh(option)]
     seed: Option<u64>,
+    /// every fault at random against one cluster, for so many minutes
+    #[argh(option)]
+    soak: Option<f64>,
     /// name the scenarios
     #[argh(switch)]
     list: bool,
@@ -125,7 +129,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<()> {
         );
     }
     ensure!(
-        scenario.all || !scenario.names.is_empty(),
+        scenario.all || scenario.soak.is_some() || !scenario.names.is_empty(),
         "name scenarios, or give --all; there are {}",
         known.join(", ")
     );
@@ -147,20 +151,14 @@ pub(crate) fn run(scenario: &Scenario) -> Result<()> {
             println!("{name}: left out, it needs {what}");
             continue;
         }
-        eprintln!("scenario {name}, seed {}", size.seed);
-        let started = Instant::now();
-        // The harness panics when a process does not start; the next scenario can run still.
-        let outcome = std::panic::catch_unwind(|| run(size));
-        match outcome.unwrap_or_else(|_| Err(anyhow!("the harness gave up, see above"))) {
-            Ok(figures) => println!(
-                "{name}: good; {figures}; took {:.1} s",
-                started.elapsed().as_secs_f64()
-            ),
-            Err(error) => {
-                println!("{name}: VIOLATED with seed {}; {error:#}", size.seed);
-                violated.push(name);
-            }
+        if !is_good(name, size, || run(size)) {
+            violated.push(name);
         }
+    }
+    if let Some(minutes) = scenario.soak
+        && !is_good("soak", size, || soak::run(size, minutes))
+    {
+        violated.push("soak");
     }
     if !violated.is_empty() {
         bail!(
@@ -170,6 +168,28 @@ pub(crate) fn run(scenario: &Scenario) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Runs one and tells its figures.
+fn is_good(name: &str, size: Size, run: impl FnOnce() -> Result<Figures>) -> bool {
+    eprintln!("scenario {name}, seed {}", size.seed);
+    let started = Instant::now();
+    // The harness panics when a process does not start; the next scenario can run still.
+    let run = std::panic::AssertUnwindSafe(run);
+    let outcome = std::panic::catch_unwind(run);
+    match outcome.unwrap_or_else(|_| Err(anyhow!("the harness gave up, see above"))) {
+        Ok(figures) => {
+            println!(
+                "{name}: good; {figures}; took {:.1} s",
+                started.elapsed().as_secs_f64()
+            );
+            true
+        }
+        Err(error) => {
+            println!("{name}: VIOLATED with seed {}; {error:#}", size.seed);
+            false
+        }
+    }
 }
 
 fn is_met(needs: Needs) -> bool {

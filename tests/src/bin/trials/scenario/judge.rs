@@ -72,6 +72,35 @@ pub(crate) fn judge_beside(
 /// Every run of each phase and job.
 type Runs = BTreeMap<(String, String), Vec<Run>>;
 
+/// A run that a worker had.
+struct Held<'a> {
+    is_first: bool,
+    job: &'a str,
+    run: &'a Run,
+}
+
+/// When there was progress that only a manager gives, in order.
+struct ByManager {
+    confirmations: Vec<u64>,
+    seconds: Vec<(u64, u64)>,
+}
+
+impl ByManager {
+    /// The first after a fault: a second phase whose first one ended after it, or a
+    /// confirmation after the manager served again.
+    fn after(&self, fault: &Fault) -> Option<u64> {
+        let from = self
+            .confirmations
+            .partition_point(|at| *at < fault.until_us);
+        let confirmed = self.confirmations.get(from).copied();
+        let from = self
+            .seconds
+            .partition_point(|(end, _)| *end <= fault.from_us);
+        let second = self.seconds.get(from).map(|(_, began)| *began);
+        confirmed.into_iter().chain(second).min()
+    }
+}
+
 /// All that the judge looks at.
 #[derive(Default)]
 struct Evidence {
@@ -438,10 +467,24 @@ impl Evidence {
 
     /// From each fault to the first new progress of the jobs that it hit.
     fn measure_recovery(&self, figures: &mut Figures) -> Result<()> {
+        let mut by_process: BTreeMap<u32, Vec<Held<'_>>> = BTreeMap::new();
+        for ((phase, job), runs) in &self.runs {
+            for run in runs {
+                let held = Held {
+                    is_first: phase == PHASES[0],
+                    job,
+                    run,
+                };
+                by_process.entry(run.process).or_default().push(held);
+            }
+        }
+        let by_manager = self.progress_by_manager();
         for fault in &self.faults {
             let recovered = match fault.whom {
-                Whom::Worker(process) => self.progress_of_held(fault, process),
-                Whom::Manager => self.progress_by_manager(fault),
+                Whom::Worker(process) => by_process
+                    .get(&process)
+                    .and_then(|held| self.progress_of_held(fault, held)),
+                Whom::Manager => by_manager.after(fault),
                 Whom::Client | Whom::Device => None,
             };
             if let Some(at) = recovered {
@@ -462,26 +505,20 @@ impl Evidence {
     }
 
     /// The first new progress of any job that a worker had when it was hit.
-    fn progress_of_held(&self, fault: &Fault, process: u32) -> Option<u64> {
-        let mut earliest = None;
-        for ((phase, job), runs) in &self.runs {
-            let held = runs.iter().any(|run| {
-                run.process == process
-                    && run.began_us <= fault.from_us
-                    && run.ended_us.is_none_or(|end| end > fault.from_us)
-            });
-            if !held {
-                continue;
-            }
-            let next = match phase == PHASES[0] {
-                true => self.runs(1, job).first().map(|run| run.began_us),
-                false => self.in_history_at(job),
+    fn progress_of_held(&self, fault: &Fault, all: &[Held<'_>]) -> Option<u64> {
+        let held = all.iter().filter(|held| {
+            held.run.began_us <= fault.from_us
+                && held.run.ended_us.is_none_or(|end| end > fault.from_us)
+        });
+        let progress = held.filter_map(|held| {
+            let (phase, next) = match held.is_first {
+                true => (0, self.runs(1, held.job).first().map(|run| run.began_us)),
+                false => (1, self.in_history_at(held.job)),
             };
-            let again = runs.iter().map(|run| run.began_us);
-            let progress = again.chain(next).filter(|at| *at > fault.from_us).min();
-            earliest = [earliest, progress].into_iter().flatten().min();
-        }
-        earliest
+            let again = self.runs(phase, held.job).iter().map(|run| run.began_us);
+            again.chain(next).filter(|at| *at > fault.from_us).min()
+        });
+        progress.min()
     }
 
     fn in_history_at(&self, job: &str) -> Option<u64> {
@@ -489,16 +526,27 @@ impl Evidence {
         journal.past.get(job).map(|past| past.ended_us)
     }
 
-    /// The first thing after a fault that needs a manager: a second phase whose first one
-    /// ended after the fault, or a confirmation after it served again.
-    fn progress_by_manager(&self, fault: &Fault) -> Option<u64> {
-        let confirmed = self.confirmed.values().copied();
-        let confirmed = confirmed.filter(|at| *at >= fault.until_us);
-        let second = self.runs.iter().filter_map(|((phase, job), runs)| {
-            let began = runs.first()?.began_us;
-            (phase == PHASES[1] && self.ended(0, job)? > fault.from_us).then_some(began)
-        });
-        confirmed.chain(second).min()
+    /// What needs a manager: confirmations, and second phases with the end of the first.
+    fn progress_by_manager(&self) -> ByManager {
+        let mut confirmations: Vec<u64> = self.confirmed.values().copied().collect();
+        confirmations.sort_unstable();
+        let mut seconds: Vec<(u64, u64)> = self
+            .runs
+            .iter()
+            .filter(|((phase, _), _)| phase == PHASES[1])
+            .filter_map(|((_, job), runs)| Some((self.ended(0, job)?, runs.first()?.began_us)))
+            .collect();
+        seconds.sort_unstable();
+        // For each first phase's end: the earliest of the second phases from there on.
+        let mut earliest = u64::MAX;
+        for (_, began) in seconds.iter_mut().rev() {
+            earliest = earliest.min(*began);
+            *began = earliest;
+        }
+        ByManager {
+            confirmations,
+            seconds,
+        }
     }
 
     /// How long each job that a kill cut off waited until it ran elsewhere, where no other
