@@ -227,7 +227,8 @@ impl Evidence {
             Deed::Suspended | Deed::EventsCut => {
                 // The manager knows only of a silence that is as long as its patience.
                 let patient = fault.from_us + timeout_us - timeout_us / 4;
-                let held = first.began_us <= fault.until_us
+                // What waited at the worker may begin before it hears that it was given up.
+                let held = first.began_us <= fault.until_us.saturating_add(RECONNECT_MAX_US)
                     && first.ended_us.is_none_or(|end| {
                         end >= fault.from_us
                             || self.is_unreported(first.process, end, fault.from_us)
@@ -303,11 +304,19 @@ impl Evidence {
                 format!("process {} from {} to {end}", run.process, run.began_us)
             })
             .collect();
-        // The latest ones, by how long before the repeat they began.
-        let mut before: Vec<&Fault> = self.faults.iter().collect();
-        before.retain(|fault| fault.from_us <= repeat.began_us);
-        before.sort_by_key(|fault| std::cmp::Reverse(fault.until_us));
-        let near: Vec<String> = before.into_iter().take(4).map(Fault::to_string).collect();
+        // Of the workers that ran it, and of whoever is between them and the manager.
+        let mut near: Vec<&Fault> = self.faults.iter().collect();
+        near.retain(|fault| {
+            let concerns = match fault.whom {
+                Whom::Worker(process) => runs.iter().any(|run| run.process == process),
+                Whom::Manager | Whom::Device => true,
+                Whom::Client => false,
+            };
+            concerns
+                && fault.from_us <= repeat.began_us
+                && fault.until_us.saturating_add(10_000_000) >= runs[0].began_us
+        });
+        let near: Vec<String> = near.into_iter().map(Fault::to_string).collect();
         format!(
             "{phase} of {job}: {}, with faults [{}]",
             told.join(", "),

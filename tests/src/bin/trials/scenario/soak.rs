@@ -353,7 +353,9 @@ impl Soak {
         settle(&mut self.cluster)?;
         let told = Told::default();
         told.absorb(read_told(&self.cluster.told())?);
-        let figures = judge(&mut self.cluster, &told)?;
+        let counters = self.cluster.stats()?.counters;
+        let figures = judge(&mut self.cluster, &told)
+            .with_context(|| format!("the manager counted {counters:?}"))?;
         Ok(figures.saying(format!(
             "{faults}; calm {calms} times; memory at most: {}",
             memory.join(", ")

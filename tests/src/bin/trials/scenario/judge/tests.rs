@@ -147,6 +147,17 @@ fn suspended_worker_that_wakes_may_begin_what_another_had_got() {
 }
 
 #[test]
+fn suspended_worker_that_begins_first_explains_who_had_got_the_job_meanwhile() {
+    let late = run(7, 5 * S + 1, Some(5 * S + 2));
+    let elsewhere = run(8, 5 * S + 3, Some(6 * S));
+    let pause = fault(Whom::Worker(7), Deed::Suspended, 2 * S, 5 * S);
+    explained(
+        said_of_repeat(late, elsewhere, &[pause]),
+        "its worker was suspended for longer than the worker timeout",
+    );
+}
+
+#[test]
 fn cut_way_of_results_explains_nothing() {
     let (first, repeat) = (run(7, S, Some(2 * S)), run(8, 6 * S, Some(7 * S)));
     let cut = fault(Whom::Worker(7), Deed::ResultsCut, S, 9 * S);
