@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use file_catalogue::read_ledgers;
 
-use super::memory::resident_kib;
 use super::{Figures, PHASES, Size, cluster, judge, order, settle};
 use crate::feeder::{feed, joined};
 use crate::process::resident_kib;
