@@ -10,7 +10,7 @@ struct Asset {
 }
 
 macro_rules! asset {
-    ($path:literal, $file:literal, $content_type:literal) => {
+    ($path:expr, $file:literal, $content_type:literal) => {
         Asset {
             path: $path,
             content_type: $content_type,
@@ -19,13 +19,36 @@ macro_rules! asset {
     };
 }
 
+macro_rules! script {
+    ($file:literal) => {
+        asset!(concat!("/", $file), $file, "text/javascript; charset=utf-8")
+    };
+}
+
 /// Every file, by its path. A page's address that is not here gets no page: the client
 /// keeps its place behind the `#`.
-const ASSETS: &[Asset] = &[asset!(
-    "/robots.txt",
-    "robots.txt",
-    "text/plain; charset=utf-8"
-)];
+const ASSETS: &[Asset] = &[
+    asset!("/", "index.html", "text/html; charset=utf-8"),
+    asset!("/style.css", "style.css", "text/css; charset=utf-8"),
+    asset!("/icon.svg", "icon.svg", "image/svg+xml"),
+    script!("app.js"),
+    script!("overview.js"),
+    script!("workers.js"),
+    script!("jobs.js"),
+    script!("job.js"),
+    script!("failures.js"),
+    script!("logs.js"),
+    script!("events.js"),
+    script!("lines.js"),
+    script!("actions.js"),
+    script!("api.js"),
+    script!("chart.js"),
+    script!("dom.js"),
+    script!("format.js"),
+    script!("store.js"),
+    script!("stream.js"),
+    asset!("/robots.txt", "robots.txt", "text/plain; charset=utf-8"),
+];
 
 /// The file at a path.
 pub(crate) fn find(request: &Request) -> Option<Response> {
