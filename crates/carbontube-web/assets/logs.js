@@ -30,6 +30,7 @@ export function logs(context) {
   let paused = false;
   let missed = 0;
   let left = 0;
+  let first = true;
   let timer = null;
   let follow = true;
   let drawnPhases = null;
@@ -83,8 +84,11 @@ export function logs(context) {
       el("div", { class: "row" }, status), lines, empty),
     stream: () => ({ topics: ["logs"], ...parameters() }),
     heard(event, data) {
+      if (event === "hello") first = true;
       if (event !== "logs") return;
-      left += data.left_out;
+      // What was left out before the first lines was there before this page.
+      if (!first) left += data.left_out;
+      first = false;
       add(data.lines);
     },
     draw() {

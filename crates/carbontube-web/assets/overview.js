@@ -49,8 +49,8 @@ function phaseCard(context, job_type) {
       say(backlog.firstChild, count(phase.enqueued + phase.scheduled));
       const part = phase.slots ? Math.min(1, phase.running / phase.slots) : 0;
       bar.firstChild.style.width = `${part * 100}%`;
-      set(bar, { "aria-valuemax": phase.slots, "aria-valuenow": phase.running });
-      say(bar.nextSibling, phase.workers ? `${count(phase.running)} of ${plural(phase.slots, "slot")} · ${plural(phase.workers, "worker")}` : "no worker");
+      set(bar, { "aria-valuemax": phase.slots, "aria-valuenow": Math.min(phase.running, phase.slots) });
+      say(bar.nextSibling, phase.workers ? `${used(phase)} · ${plural(phase.workers, "worker")}` : "no worker");
       say(say_.oldest, phase.oldest_wait_ms === null || !phase.enqueued ? "–" : span(phase.oldest_wait_ms));
       const waiting = phase.enqueued + phase.scheduled;
       say(say_.drain, !waiting ? "–" : phase.drain_s === null ? "not at this rate" : span(phase.drain_s * 1000));
@@ -62,6 +62,12 @@ function phaseCard(context, job_type) {
       if (track) spark(line, track.done.slice(-120));
     },
   };
+}
+
+/** Slots in use; what a worker has been sent beyond them waits at the worker. */
+function used({ running, slots }) {
+  const ahead = running > slots ? `, ${count(running - slots)} sent ahead` : "";
+  return `${count(Math.min(running, slots))} of ${plural(slots, "slot")}${ahead}`;
 }
 
 function edge(label) {
