@@ -5,6 +5,8 @@ mod lines;
 mod once;
 mod process;
 mod stream;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -2,4 +2,5 @@
 //!
 //! Behind the feature `testing`, which nothing that is released enables.
 
+pub use crate::command::testing::{last_line, lines, reply, said};
 pub use crate::session::{Effects, Finished, Key, Load, Outgoing, Profile, Session, Started};

@@ -11,6 +11,7 @@ pub mod driver;
 pub mod frames;
 pub mod manager;
 pub mod mutate;
+pub mod output;
 pub mod pipeline;
 pub mod recovery;
 pub mod samples;
@@ -43,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     recovery::TARGET,
     door::TARGET,
     worker::TARGET,
+    output::TARGET,
 ];
 
 /// The target of a name.

@@ -1,5 +1,6 @@
 //! Sockets together: REQ with ROUTER, dealing in turn, the two devices.
 
+use std::io::Write;
 use std::time::Duration;
 
 use carbontube_transport::{
@@ -56,6 +57,36 @@ fn fan_out_deals_in_turn() {
             fan.close(Duration::from_secs(5)).await,
             CloseOutcome::Delivered
         );
+    });
+}
+
+#[test]
+fn streamer_whose_pulling_peer_does_not_read_makes_its_senders_wait() {
+    run(async {
+        let few = Options {
+            send_hwm_messages: 4,
+            ..Options::default()
+        };
+        let mut streamer = Streamer::open(Options::default(), any_port(), few, any_port())
+            .await
+            .unwrap();
+        let (front, back) = streamer.local_addresses();
+        let streaming = async_std::task::spawn(async move { streamer.run().await });
+        let mut reader = Raw::meet(port(&back), "PULL");
+        let mut sender = Raw::meet(port(&front), "PUSH");
+        let whole = frame(0, &[7; 10_000]);
+        let full = Some(Duration::from_millis(300));
+        sender.0.set_write_timeout(full).unwrap();
+        let mut written = 0;
+        while let Ok(more) = sender.0.write(&whole[written % whole.len()..]) {
+            written += more;
+            assert!(written < 64 << 20, "nothing made the sender wait");
+        }
+        // All of it is there, and comes once the peer reads.
+        for _ in 0..written / whole.len() {
+            assert_eq!(reader.read_frame().unwrap().1.len(), 10_000);
+        }
+        streaming.cancel().await;
     });
 }
 

@@ -79,9 +79,17 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 }
 
-/// Takes a line of a command's stderr: progress, or a log line.
-pub(super) fn say(job: &JobContext, line: &[u8]) {
-    let text = String::from_utf8_lossy(line);
+/// What a line of a command's stderr says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Said<'a> {
+    /// `::progress FRACTION TEXT`.
+    Progress(f32, &'a str),
+    /// Anything else.
+    Log(&'a str),
+}
+
+/// Reads a line of a command's stderr; an empty one says nothing.
+pub(super) fn read_said(text: &str) -> Option<Said<'_>> {
     let text = text.trim_end();
     if let Some(rest) = text.strip_prefix("::progress ") {
         let (number, words) = rest
@@ -89,12 +97,18 @@ pub(super) fn say(job: &JobContext, line: &[u8]) {
             .split_once(' ')
             .unwrap_or((rest.trim(), ""));
         if let Ok(fraction) = number.parse::<f32>() {
-            job.progress(fraction, words.trim());
-            return;
+            return Some(Said::Progress(fraction, words.trim()));
         }
     }
-    if !text.is_empty() {
-        job.log(LogLevel::Info, text);
+    (!text.is_empty()).then_some(Said::Log(text))
+}
+
+/// Takes a line of a command's stderr: progress, or a log line.
+pub(super) fn say(job: &JobContext, line: &[u8]) {
+    match read_said(&String::from_utf8_lossy(line)) {
+        Some(Said::Progress(fraction, words)) => job.progress(fraction, words),
+        Some(Said::Log(text)) => job.log(LogLevel::Info, text),
+        None => {}
     }
 }
 

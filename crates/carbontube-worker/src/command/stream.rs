@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_process::{ChildStdin, ChildStdout};
 use async_std::task;
 use bytes::Bytes;
+use carbontube_protocol::Limits;
 use carbontube_protocol::message::FailureKind;
 use futures_lite::{AsyncWriteExt, future};
 use rustix::process::Signal;
@@ -125,8 +126,8 @@ impl Process {
                 self.running.terminate(job).await;
                 (Err(over_limit(&options.limits)), false)
             }
-            Happened::Answered(Some(line)) => match serde_json::from_slice::<Reply>(&line.bytes) {
-                Ok(reply) => (ended(reply, options), true),
+            Happened::Answered(Some(line)) => match read_reply(&line.bytes, &options.limits) {
+                Ok(ended) => (ended, true),
                 Err(error) => {
                     // Request and answer may be out of step now.
                     self.running.terminate(job).await;
@@ -185,10 +186,15 @@ fn request(job: &JobContext, instructions: &Bytes) -> Result<Vec<u8>, Failure> {
     Ok(line)
 }
 
-fn ended(reply: Reply, options: &CommandOptions) -> Ended {
+/// Reads a process's answer to one attempt.
+pub(super) fn read_reply(line: &[u8], limits: &Limits) -> serde_json::Result<Ended> {
+    serde_json::from_slice::<Reply>(line).map(|reply| ended(reply, limits))
+}
+
+fn ended(reply: Reply, limits: &Limits) -> Ended {
     if reply.ok {
         let raw = reply.output.as_ref().map_or("", |output| output.get());
-        return output(raw.as_bytes(), &options.limits);
+        return output(raw.as_bytes(), limits);
     }
     let message = reply
         .error

@@ -304,7 +304,8 @@ pub(crate) struct StreamerArguments {
     /// a pulling side to dial, such as a manager's --pull-bind; repeatable
     #[argh(option, arg_name = "address", from_str_fn(dialled))]
     pub(crate) push_connect: Vec<Address>,
-    /// how many messages are kept for each peer of the pulling side (default 64)
+    /// taken for the original's command lines; nothing is taken in that the pushing side
+    /// has no room for, so --push-hwm bounds both
     #[argh(option, arg_name = "messages")]
     pub(crate) pull_hwm: Option<usize>,
     /// how many messages are kept for each peer of the pushing side (default 64)
@@ -331,7 +332,8 @@ pub(crate) struct ForwarderArguments {
     /// a subscriber to dial, such as a manager's --sub-bind; repeatable
     #[argh(option, arg_name = "address", from_str_fn(dialled))]
     pub(crate) publisher_connect: Vec<Address>,
-    /// how many messages are kept for each publisher (default 64)
+    /// taken for the original's command lines; events are passed on at once, and what a
+    /// subscriber does not take is bounded by --publisher-hwm
     #[argh(option, arg_name = "messages")]
     pub(crate) subscriber_hwm: Option<usize>,
     /// how many messages are kept for each subscriber; more are dropped (default 64)

@@ -46,7 +46,6 @@ fn options(hwm: Option<usize>, name: &str) -> Outcome<Options> {
     }
     Ok(Options {
         send_hwm_messages: hwm,
-        receive_hwm_messages: hwm,
         ..Options::default()
     })
 }
