@@ -17,16 +17,13 @@ pub(crate) struct WorkerCodecs {
 impl WorkerCodecs {
     /// Notes in which codec a heartbeat came. The shell does so before the core sees the
     /// heartbeat, so that the first message on a new pipe is in the right one already.
-    pub(crate) fn heard(&self, address: &Address, codec: Codec) {
+    /// Tells whether it is another one than before.
+    pub(crate) fn heard(&self, address: &Address, codec: Codec) -> bool {
         let mut json = self.lock();
         match codec {
-            Codec::Json if json.len() < ADDRESSES_MAX && !json.contains(address) => {
-                json.insert(address.clone());
-            }
-            Codec::Json => {}
-            Codec::Bincode => {
-                json.remove(address);
-            }
+            Codec::Json if json.contains(address) || json.len() >= ADDRESSES_MAX => false,
+            Codec::Json => json.insert(address.clone()),
+            Codec::Bincode => json.remove(address),
         }
     }
 

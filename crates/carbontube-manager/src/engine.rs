@@ -106,7 +106,11 @@ impl Outside for Surroundings {
             }
             Effect::ToPipe { pipe, message } => self.pipes.send(pipe, message),
             Effect::ToOriginalPipe { pipe, frame } => self.pipes.send_frame(pipe, frame),
-            Effect::OpenPipe { pipe, address } => self.pipes.open(pipe, address),
+            Effect::OpenPipe {
+                pipe,
+                address,
+                codec,
+            } => self.pipes.open(pipe, address, codec),
             Effect::ClosePipe { pipe } => self.pipes.close(pipe),
             Effect::ReadPage { log, page } => self.keeper.ask(Task::Read(log, page)),
             Effect::Publish(event) => self.publisher.publish(event),

@@ -82,7 +82,12 @@ pub(crate) async fn subscribe(
         };
         if let (Input::Heartbeat(heartbeat), Ok(header)) = (&input, Header::from_bytes(&frames[1]))
         {
-            codecs.heard(&heartbeat.address, header.codec);
+            let address = &heartbeat.address;
+            let is_new = codecs.heard(address, header.codec);
+            let (address, codec) = (address.clone(), header.codec);
+            if is_new && queue.put(Input::Codec { address, codec }, 0).await.is_err() {
+                break;
+            }
         }
         if queue.put(input, bytes).await.is_err() {
             break;
@@ -134,6 +139,8 @@ pub(crate) fn read_pulled(frames: &Message, limits: &Limits) -> Result<Input, Re
                 jobs: enqueue.jobs,
             })
         }
+        // Only a manager sends this, to an address that leads here.
+        Wire::Hello(hello) => Ok(Input::Echo(hello.head)),
         other => Err(Refused::Unexpected(other.kind())),
     }
 }

@@ -102,7 +102,8 @@ impl Pipes {
         }
     }
 
-    pub(crate) fn open(&mut self, pipe: PipeId, address: Address) {
+    pub(crate) fn open(&mut self, pipe: PipeId, address: Address, codec: Codec) {
+        self.codecs.heard(&address, codec);
         // Bounded in `pass`: a bounded channel takes up all its room at once, about a
         // megabyte, and anyone may announce thousands of addresses.
         let (sender, receiver) = async_channel::unbounded();
@@ -276,7 +277,8 @@ mod tests {
         let (mut pipes, _) = pipes();
         let before = resident_bytes();
         for number in 0..500 {
-            pipes.open(PipeId(number), Address::tcp("127.0.0.1", 1));
+            let nowhere = Address::tcp("127.0.0.1", 1);
+            pipes.open(PipeId(number), nowhere, Codec::Bincode);
         }
         let each = resident_bytes().saturating_sub(before) / 500;
         assert!(each < 200 << 10, "{each} bytes for a pipe");

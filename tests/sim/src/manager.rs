@@ -142,7 +142,7 @@ impl Outside for Acting<'_> {
             Effect::ToOriginalPipe { pipe, frame } => {
                 self.hands.pass(pipe, vec![frame], self.context);
             }
-            Effect::OpenPipe { pipe, address } => {
+            Effect::OpenPipe { pipe, address, .. } => {
                 let port = Port::at(&address);
                 let link = self.context.open_link(ME, port, LinkKind::Waits);
                 self.context

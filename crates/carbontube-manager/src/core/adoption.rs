@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use carbontube_protocol::message::WorkerStatus;
-use carbontube_protocol::{Timestamp, WorkerId};
+use carbontube_protocol::{Codec, Timestamp, WorkerId};
 
 use super::cause::Cause;
 use super::machine::Core;
@@ -71,6 +71,9 @@ impl Core {
             let Some(phase) = self.phase_of(record.job_type.as_str()) else {
                 continue;
             };
+            if record.json {
+                self.workers.speak(record.address.clone(), Codec::Json);
+            }
             if !self.register(id, phase, &record.address, record.original, 0, now) {
                 continue;
             }
@@ -222,6 +225,7 @@ impl Core {
             address: worker.address.clone(),
             shared: worker.shared,
             original: worker.original,
+            json: self.workers.json.contains(&worker.address),
             held_max,
         }
     }

@@ -152,7 +152,12 @@ impl Core {
     }
 
     /// The result of one attempt decides while its job is counted with another one.
-    pub(super) fn overtake(&mut self, decided: AttemptId, other: (AttemptId, WorkerId)) {
+    pub(super) fn overtake(
+        &mut self,
+        no: Option<JobNo>,
+        decided: AttemptId,
+        other: (AttemptId, WorkerId),
+    ) {
         let (other, holder) = other;
         let cause = match self.settled.given_up(decided) {
             Some((cause, Repeated::Counted)) => cause,
@@ -170,7 +175,7 @@ impl Core {
                 Cause::Restart
             }
         };
-        self.settled.give_up(other, cause);
+        self.settled.give_up(other, cause, no);
         self.settled.repeat(other, Repeated::Counted);
         self.send_cancel(holder, other);
     }

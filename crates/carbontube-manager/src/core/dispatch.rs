@@ -18,6 +18,9 @@ use super::{Effect, PipeId, RecordSeq};
 /// What is gathered for one pipe in one call.
 type Batch = (RecordSeq, Vec<DispatchedJob>, usize);
 
+/// The most attempts of one phase at workers that were never shown to receive any.
+const UNPROVEN_MAX: u32 = 8;
+
 /// How many pages one call may ask for ahead of what is in memory.
 const READS_MAX: usize = 64;
 
@@ -37,6 +40,16 @@ impl Core {
 
     /// How many attempts a worker may hold: its slots, and a little work in hand.
     pub(super) fn credit(&self, worker: &Worker) -> u32 {
+        if !self.workers.is_proven(worker) {
+            return 1;
+        }
+        // More cannot be listed in one heartbeat.
+        let most = self.options.limits.batch_jobs_max;
+        self.credit_by_time(worker)
+            .min(u32::try_from(most).unwrap_or(u32::MAX))
+    }
+
+    fn credit_by_time(&self, worker: &Worker) -> u32 {
         let duration = self.phases[usize::from(worker.phase)].duration_us;
         if duration == 0 || worker.original {
             return worker.slots;
@@ -72,17 +85,28 @@ impl Core {
         batches: &mut BTreeMap<PipeId, Batch>,
     ) {
         let mut room = 0usize;
-        // Load in 1/65,536 of the slots, then id.
+        // Load in 1/65,536 of the slots, then id. Whoever was not shown to receive comes
+        // last, and all of those together get no more than a handful.
         let mut by_load: BTreeSet<(u64, WorkerId)> = BTreeSet::new();
+        let mut unproven: BTreeSet<WorkerId> = BTreeSet::new();
+        let mut unproven_held = 0;
         for (id, worker) in &self.workers.table {
             if worker.phase == phase && self.workers.is_usable(worker, now) {
                 let credit = self.credit(worker) + u32::from(mutation::is(Mutation::IgnoreCredit));
-                if worker.held() < credit {
+                if !self.workers.is_proven(worker) {
+                    unproven_held += worker.held();
+                    if worker.held() < credit {
+                        unproven.insert(*id);
+                    }
+                } else if worker.held() < credit {
                     room += (credit - worker.held()) as usize;
                     by_load.insert((load(worker), *id));
                 }
             }
         }
+        let few = UNPROVEN_MAX.saturating_sub(unproven_held) as usize;
+        room += unproven.len().min(few);
+        by_load.extend(unproven.into_iter().take(few).map(|id| (u64::MAX, id)));
         if by_load.is_empty() {
             return;
         }

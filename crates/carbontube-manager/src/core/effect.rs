@@ -1,8 +1,8 @@
 //! All that the core can ask for.
 
 use bytes::Bytes;
-use carbontube_protocol::Address;
 use carbontube_protocol::message::{Event, Message};
+use carbontube_protocol::{Address, Codec};
 use carbontube_storage::{Log, PageSeq};
 
 use super::input::ClientId;
@@ -78,6 +78,8 @@ pub enum Effect {
         pipe: PipeId,
         /// Where to.
         address: Address,
+        /// In which codec to speak, until a heartbeat from there comes in another one.
+        codec: Codec,
     },
     /// Close a pipe: send what is queued, for a moment, then drop it.
     ClosePipe {

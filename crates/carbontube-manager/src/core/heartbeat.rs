@@ -15,6 +15,8 @@ use super::{Effect, PipeId, RecordSeq};
 
 /// How many worker timeouts a lost worker stays in view.
 const LOST_KEPT: u32 = 12;
+/// Pipes beyond this share their first numbers.
+const PIPES_MAX: u64 = 1 << 20;
 
 impl Core {
     pub(super) fn handle_heartbeat(&mut self, beat: Heartbeat, now: Timestamp) {
@@ -31,17 +33,21 @@ impl Core {
             .table
             .get(&id)
             .is_some_and(|worker| worker.lost);
+        if self.is_echo_of_the_replaced(id, now) {
+            return;
+        }
         let known = self.register(id, phase, &beat.address, false, slots, now);
         if !known {
             return;
         }
+        let shared = beat.shared_address || self.is_shared_unsaid(id);
         let Some(worker) = self.workers.table.get_mut(&id) else {
             return;
         };
         let was_draining = worker.draining;
         let was_unheard = !std::mem::replace(&mut worker.heard, true);
-        let told = worker.shared == beat.shared_address;
-        worker.shared = beat.shared_address;
+        let told = worker.shared == shared;
+        worker.shared = shared;
         worker.slots = slots;
         let drains = beat.state == WorkerState::Draining;
         worker.draining = drains || worker.drain_asked;
@@ -72,10 +78,14 @@ impl Core {
             Some(ours) => (0, ours.held),
             None => (0, Vec::new()),
         };
+        let received = self.prove(id, received);
         self.reconcile(id, received, &held, now);
+        if received > 0 {
+            self.replace_others(id, now);
+        }
         // It has heard of this epoch, and takes up nothing of an earlier one any more. Of
         // those behind a shared address another one may still take up what a device kept.
-        if received > 0 && !beat.shared_address {
+        if received > 0 && !shared {
             self.adoption_answered(id, now);
         }
     }
@@ -108,12 +118,13 @@ impl Core {
                     worker.address = address.clone();
                     worker.pipe = pipe;
                     worker.received = 0;
+                    worker.proven = false;
                 }
                 self.keep_known(id);
             }
             return true;
         }
-        if self.workers.table.len() >= self.options.workers_max {
+        if self.is_refused(address, now) || !self.make_room() {
             self.count("workers_refused", 1);
             return false;
         }
@@ -134,6 +145,9 @@ impl Core {
             quarantine: None,
             full_until: Timestamp::ZERO,
             received: 0,
+            proven: false,
+            lacking: 0,
+            replaced_at: None,
             last_seen: now,
             started_at: Timestamp::ZERO,
             success_count: 0,
@@ -155,8 +169,7 @@ impl Core {
             pipe.workers.insert(id);
             return found;
         }
-        self.workers.next_pipe += 1;
-        let pipe = PipeId(self.workers.next_pipe);
+        let (pipe, start) = self.new_pipe();
         self.workers.by_address.insert(address.clone(), pipe);
         self.workers.pipes.insert(
             pipe,
@@ -164,16 +177,38 @@ impl Core {
                 address: address.clone(),
                 up: false,
                 original,
-                sequence: 0,
+                start,
+                sequence: start,
+                proven: false,
+                shared: false,
                 workers: [id].into(),
             },
         );
-        let address = address.clone();
-        self.effect(RecordSeq(0), Effect::OpenPipe { pipe, address });
+        self.open_pipe(pipe, address.clone());
         pipe
     }
 
-    fn leave_pipe(&mut self, id: WorkerId) {
+    /// The number of a new pipe, and of the message before its first.
+    fn new_pipe(&mut self) -> (PipeId, u64) {
+        self.workers.next_pipe += 1;
+        let number = self.workers.next_pipe;
+        // Workers count by manager and epoch, not by pipe: later pipes have higher numbers.
+        // JSON's numbers are exact up to 2^53.
+        let start = (number.min(PIPES_MAX) << 32) | (self.random.next() & 0x7fff_ffff);
+        (PipeId(number), start)
+    }
+
+    fn open_pipe(&mut self, pipe: PipeId, address: Address) {
+        let codec = self.workers.codec(&address);
+        let effect = Effect::OpenPipe {
+            pipe,
+            address,
+            codec,
+        };
+        self.effect(RecordSeq(0), effect);
+    }
+
+    pub(super) fn leave_pipe(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.table.get(&id) else {
             return;
         };
@@ -198,18 +233,25 @@ impl Core {
         self.count("pipes_reopened", 1);
         self.workers.by_address.remove(&pipe.address);
         self.effect(RecordSeq(0), Effect::ClosePipe { pipe: pipe_id });
-        self.workers.next_pipe += 1;
-        let new = PipeId(self.workers.next_pipe);
+        let (new, start) = self.new_pipe();
         for id in &pipe.workers {
             if let Some(worker) = self.workers.table.get_mut(id) {
                 worker.pipe = new;
+                worker.received = 0;
+                worker.proven = false;
             }
         }
         let address = pipe.address.clone();
         self.workers.by_address.insert(address.clone(), new);
-        // The sequence goes on: workers count by manager and epoch, not by connection.
-        self.workers.pipes.insert(new, Pipe { up: false, ..pipe });
-        self.effect(RecordSeq(0), Effect::OpenPipe { pipe: new, address });
+        let pipe = Pipe {
+            up: false,
+            start,
+            sequence: start,
+            proven: false,
+            ..pipe
+        };
+        self.workers.pipes.insert(new, pipe);
+        self.open_pipe(new, address);
     }
 
     pub(super) fn handle_pipe_up(&mut self, pipe: PipeId, now: Timestamp) {
@@ -259,7 +301,6 @@ impl Core {
         let Some(worker) = self.workers.table.get_mut(&id) else {
             return;
         };
-        worker.received = worker.received.max(received);
         let shared = worker.shared;
         let reported: std::collections::BTreeSet<AttemptId> =
             held.iter().map(|held| held.attempt).collect();
@@ -295,6 +336,7 @@ impl Core {
                 stalled.push(*attempt);
             }
         }
+        self.note_lacking(id, !lost.is_empty() && !shared, !held.is_empty(), now);
         for attempt in lost {
             let cause = if shared {
                 Cause::Unreported
@@ -304,6 +346,7 @@ impl Core {
             self.give_up(id, attempt, cause, now);
         }
         if !stalled.is_empty() {
+            self.distrust(id, now);
             for attempt in stalled {
                 self.give_up(id, attempt, Cause::PipeBroken, now);
             }
@@ -321,9 +364,9 @@ impl Core {
             return;
         };
         self.release(id, attempt);
-        self.settled.give_up(attempt, cause);
-        self.count("attempts_given_up", 1);
         let no = self.jobs.no(&job);
+        self.settled.give_up(attempt, cause, no);
+        self.count("attempts_given_up", 1);
         self.requeue(no, attempt, Some(cause), now);
     }
 
@@ -363,6 +406,15 @@ impl Core {
             let holder = job.attempt.map(|(_, holder)| holder);
             if holder != Some(id) {
                 let from = holder.unwrap_or(id);
+                // Only what was sent to the same address can have come here.
+                if self
+                    .workers
+                    .table
+                    .get(&from)
+                    .is_some_and(|from| from.pipe != pipe)
+                {
+                    return self.count("attempts_of_others", 1);
+                }
                 let moved = self
                     .workers
                     .table
@@ -391,6 +443,13 @@ impl Core {
                 self.send_cancel(id, attempt);
             }
             (JobState::Enqueued, _) if mutation::is(Mutation::ForgetAdopted) => {}
+            // Of this epoch, only what was given up can still be held.
+            (JobState::Enqueued, _)
+                if attempt.epoch == self.epoch
+                    && self.settled.job_given_up(attempt) != Some(no) =>
+            {
+                self.count("attempts_of_others", 1);
+            }
             (JobState::Enqueued, _) => {
                 self.count("attempts_adopted", 1);
                 self.hold(id, attempt, held, phase, 0, now);
@@ -434,7 +493,7 @@ impl Core {
     }
 
     /// Takes every attempt from a worker; a job that may have been running counts a loss.
-    fn lose(&mut self, id: WorkerId, now: Timestamp, cause: Cause) {
+    pub(super) fn lose(&mut self, id: WorkerId, now: Timestamp, cause: Cause) {
         let Some(worker) = self.workers.table.get_mut(&id) else {
             return;
         };
@@ -529,6 +588,10 @@ impl Core {
     }
 
     pub(super) fn handle_goodbye(&mut self, id: WorkerId, now: Timestamp) {
+        self.remove_worker(id, Cause::WorkerLeft, now);
+    }
+
+    pub(super) fn remove_worker(&mut self, id: WorkerId, cause: Cause, now: Timestamp) {
         let Some(worker) = self.workers.table.get(&id) else {
             return;
         };
@@ -541,7 +604,7 @@ impl Core {
         };
         let attempts: Vec<AttemptId> = worker.attempts.keys().copied().collect();
         for attempt in attempts {
-            self.give_up(id, attempt, Cause::WorkerLeft, now);
+            self.give_up(id, attempt, cause, now);
         }
         self.adoption_unanswered(id, now);
         self.make_unknown(id);

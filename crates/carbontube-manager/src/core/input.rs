@@ -1,11 +1,12 @@
 //! All that can happen to the core.
 
 use bytes::Bytes;
-use carbontube_protocol::PipelineName;
 use carbontube_protocol::message::{
-    Enqueue, Goodbye, HandBack, Heartbeat, Logs, NewJob, Progress, QueryRequest, Results, Wait,
+    Enqueue, Goodbye, HandBack, Heartbeat, Logs, NewJob, PipeHead, Progress, QueryRequest, Results,
+    Wait,
 };
 use carbontube_protocol::original::{OriginalEvent, OriginalMessage};
+use carbontube_protocol::{Address, Codec, PipelineName};
 
 use super::effect::{CommitId, PipeId};
 
@@ -71,6 +72,16 @@ pub enum Input {
     Goodbye(Goodbye),
     /// The shell, for a worker's heartbeat on SUB.
     Heartbeat(Heartbeat),
+    /// The shell, before the first heartbeat that came from an address in another codec
+    /// than the last one; bincode is what it is before any.
+    Codec {
+        /// The address that the heartbeat announces.
+        address: Address,
+        /// Its codec.
+        codec: Codec,
+    },
+    /// The shell, for a hello on PULL: a manager dialled an address that leads here.
+    Echo(PipeHead),
     /// The shell, for log lines on SUB: republished, and the tail kept for failures.
     Logs(Logs),
     /// The shell, for progress on SUB: republished.

@@ -119,6 +119,8 @@ impl Core {
             Input::HandBack(hand_back) => self.handle_hand_back(hand_back, now),
             Input::Goodbye(goodbye) => self.handle_goodbye(goodbye.worker, now),
             Input::Heartbeat(heartbeat) => self.handle_heartbeat(heartbeat, now),
+            Input::Codec { address, codec } => self.workers.speak(address, codec),
+            Input::Echo(head) => self.handle_echo(&head, now),
             Input::Logs(logs) => {
                 self.seen(logs.worker, now);
                 for line in logs.lines {

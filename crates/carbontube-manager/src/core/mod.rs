@@ -27,6 +27,7 @@ mod series;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod waits;
 mod worker;
 

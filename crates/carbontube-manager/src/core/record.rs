@@ -76,6 +76,8 @@ pub(super) struct KnownRecord {
     pub(super) address: Address,
     pub(super) shared: bool,
     pub(super) original: bool,
+    /// Whether it is spoken to in JSON.
+    pub(super) json: bool,
     /// How many attempts it holds at most.
     pub(super) held_max: u32,
 }

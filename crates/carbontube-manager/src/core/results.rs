@@ -8,7 +8,7 @@ use carbontube_protocol::message::{
     AttemptResult, AttemptView, Cancel, ErrorReport, FailureKind, HandBack, HandBackReason,
     HeldState, JobState, Outcome, Results,
 };
-use carbontube_protocol::{AttemptId, Timestamp, WorkerId, check_instructions};
+use carbontube_protocol::{AttemptId, JobId, Timestamp, WorkerId, check_instructions};
 use carbontube_storage::Log;
 
 use super::Effect;
@@ -17,7 +17,7 @@ use super::job::JobNo;
 use super::machine::Core;
 use super::payload::Reason;
 use super::record::{End, FailureRecord};
-use super::worker::Held;
+use super::worker::{Held, Worker};
 
 const SETTLED_MAX: usize = 65_536;
 
@@ -32,11 +32,18 @@ pub(super) enum Repeated {
     Uncounted,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct GivenUp {
+    cause: Cause,
+    repeated: Repeated,
+    job: Option<JobNo>,
+}
+
 /// What became of recent attempts: `None` when their result was taken, or why they were
 /// given up.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    table: BTreeMap<AttemptId, Option<(Cause, Repeated)>>,
+    table: BTreeMap<AttemptId, Option<GivenUp>>,
     order: VecDeque<AttemptId>,
 }
 
@@ -45,18 +52,28 @@ impl Settled {
         self.note(attempt, None);
     }
 
-    pub(super) fn give_up(&mut self, attempt: AttemptId, cause: Cause) {
-        self.note(attempt, Some((cause, Repeated::No)));
+    pub(super) fn give_up(&mut self, attempt: AttemptId, cause: Cause, job: Option<JobNo>) {
+        let given_up = GivenUp {
+            cause,
+            repeated: Repeated::No,
+            job,
+        };
+        self.note(attempt, Some(given_up));
+    }
+
+    /// The job of an attempt that was given up.
+    pub(super) fn job_given_up(&self, attempt: AttemptId) -> Option<JobNo> {
+        self.table.get(&attempt).copied().flatten()?.job
     }
 
     /// An attempt that was given up has a follower.
     pub(super) fn repeat(&mut self, attempt: AttemptId, to: Repeated) {
-        if let Some(Some((_, repeated))) = self.table.get_mut(&attempt) {
-            *repeated = to;
+        if let Some(Some(given_up)) = self.table.get_mut(&attempt) {
+            given_up.repeated = to;
         }
     }
 
-    fn note(&mut self, attempt: AttemptId, given_up: Option<(Cause, Repeated)>) {
+    fn note(&mut self, attempt: AttemptId, given_up: Option<GivenUp>) {
         if self.table.insert(attempt, given_up).is_none() {
             self.order.push_back(attempt);
             if self.order.len() > SETTLED_MAX
@@ -72,7 +89,8 @@ impl Settled {
     }
 
     pub(super) fn given_up(&self, attempt: AttemptId) -> Option<(Cause, Repeated)> {
-        self.table.get(&attempt).copied().flatten()
+        let given_up = self.table.get(&attempt).copied().flatten()?;
+        Some((given_up.cause, given_up.repeated))
     }
 }
 
@@ -96,6 +114,9 @@ impl Core {
     ) {
         let result = self.judged(result);
         let attempt = result.attempt;
+        if self.is_of_another(worker, attempt, &result.job) {
+            return self.count("attempts_of_others", 1);
+        }
         let target = self.result_target(&result);
         if let Some(no) = target
             && matches!(result.outcome, Outcome::Success)
@@ -112,16 +133,18 @@ impl Core {
             };
             return self.read_page(Log::Journal, home, reason);
         }
-        self.release(worker, attempt);
-        match target {
-            Some(no) => self.take_result(no, worker, result, now),
-            None => {
-                self.late_result(&result);
-                // The worker forgets what is acknowledged; if its job still counts as running
-                // there, nobody would end it.
-                let no = self.jobs.no(&result.job);
-                self.requeue(no, attempt, Some(Cause::Undecided), now);
-            }
+        let held = self.release(worker, attempt);
+        if let Some(held) = held.filter(|held| held.job != result.job) {
+            self.count("attempts_of_others", 1);
+            self.give_back(&held.job, attempt, now);
+        } else if let Some(no) = target {
+            self.prove_by_result(worker);
+            self.take_result(no, worker, result, now);
+        } else {
+            self.late_result(&result);
+            // The worker forgets what is acknowledged; if its job still counts as running
+            // there, nobody would end it.
+            self.give_back(&result.job, attempt, now);
         }
         self.settled.take(attempt);
         self.acknowledge(worker, route, attempt);
@@ -146,6 +169,26 @@ impl Core {
         result
     }
 
+    fn give_back(&mut self, job: &JobId, attempt: AttemptId, now: Timestamp) {
+        let no = self.jobs.no(job);
+        self.requeue(no, attempt, Some(Cause::Undecided), now);
+    }
+
+    /// Whether a worker speaks of an attempt that went to another address.
+    fn is_of_another(&self, worker: WorkerId, attempt: AttemptId, job: &JobId) -> bool {
+        let job = self.jobs.no(job).and_then(|no| self.jobs.job(no));
+        let Some((current, holder)) = job.and_then(|job| job.attempt) else {
+            return false;
+        };
+        let pipe = |id| {
+            self.workers
+                .table
+                .get(&id)
+                .map(|worker: &Worker| worker.pipe)
+        };
+        current == attempt && holder != worker && pipe(holder) != pipe(worker)
+    }
+
     fn is_last_phase(&self, no: JobNo) -> bool {
         let job = self.jobs.job(no);
         job.is_some_and(|job| usize::from(job.phase) + 1 == self.phases.len())
@@ -167,6 +210,13 @@ impl Core {
             return None;
         }
         let current = job.attempt.map(|(attempt, _)| attempt) == Some(result.attempt);
+        // Of this epoch, only what was handed out can have run.
+        if !current
+            && result.attempt.epoch == self.epoch
+            && self.settled.job_given_up(result.attempt) != Some(no)
+        {
+            return None;
+        }
         match result.outcome {
             Outcome::Success => Some(no),
             // Another attempt may still succeed; and we asked ourselves for a cancelled one.
@@ -215,7 +265,7 @@ impl Core {
         let Some(job) = self.jobs.job(no) else { return };
         let phase = job.phase;
         if let Some(other) = job.attempt.filter(|(other, _)| *other != result.attempt) {
-            self.overtake(result.attempt, other);
+            self.overtake(Some(no), result.attempt, other);
         }
         self.measure(phase, &result);
         let mut view = AttemptView {
@@ -467,7 +517,8 @@ impl Core {
             let begun = abandoned || held.reported == Some(HeldState::Running);
             let cause = begun.then_some(Cause::Abandoned);
             if let Some(cause) = cause {
-                self.settled.give_up(attempt, cause);
+                let no = self.jobs.no(&held.job);
+                self.settled.give_up(attempt, cause, no);
             }
             let no = self.jobs.no(&held.job);
             self.requeue(no, attempt, cause, now);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use carbontube_protocol::message::{HeldState, WorkerStatus};
-use carbontube_protocol::{Address, AttemptId, JobId, Timestamp, WorkerId};
+use carbontube_protocol::{Address, AttemptId, Codec, JobId, Timestamp, WorkerId};
 
 use super::adoption::Known;
 use super::effect::{PipeId, RecordSeq};
@@ -44,7 +44,14 @@ pub(super) struct Worker {
     pub(super) quarantine: Option<AttemptId>,
     /// It handed work back because it is full: no more until then.
     pub(super) full_until: Timestamp,
+    /// How far it received what is sent on its pipe, as it says.
     pub(super) received: u64,
+    /// It was shown to receive there: it knew the number of a message.
+    pub(super) proven: bool,
+    /// In how many heartbeats in a row it lacked what it should have received.
+    pub(super) lacking: u32,
+    /// When another worker was shown to live at its address.
+    pub(super) replaced_at: Option<Timestamp>,
     pub(super) last_seen: Timestamp,
     pub(super) started_at: Timestamp,
     pub(super) success_count: u64,
@@ -100,7 +107,14 @@ pub(super) struct Pipe {
     pub(super) address: Address,
     pub(super) up: bool,
     pub(super) original: bool,
+    /// The number before its first message. Nobody can guess it, so a worker that names a
+    /// number from there on has received it.
+    pub(super) start: u64,
     pub(super) sequence: u64,
+    /// Somebody behind it was shown to receive.
+    pub(super) proven: bool,
+    /// Several workers live behind it, whatever they say.
+    pub(super) shared: bool,
     pub(super) workers: BTreeSet<WorkerId>,
 }
 
@@ -113,10 +127,16 @@ pub(super) struct Workers {
     /// Workers that said goodbye, until when a heartbeat of theirs may be an old one.
     gone: BTreeMap<WorkerId, Timestamp>,
     gone_order: VecDeque<WorkerId>,
+    /// The addresses whose workers speak JSON.
+    pub(super) json: BTreeSet<Address>,
+    /// Addresses that lead to the manager itself, and until when they are refused.
+    pub(super) refused: BTreeMap<Address, Timestamp>,
 }
 
 /// How many workers that said goodbye are remembered at once.
 const GONE_MAX: usize = 4096;
+/// The most addresses remembered in each of these tables.
+const ADDRESSES_MAX: usize = 16_384;
 
 impl Workers {
     /// The worker said goodbye: a heartbeat of it that comes soon was sent before. Not for
@@ -135,6 +155,38 @@ impl Workers {
     /// Whether the worker has just left.
     pub(super) fn is_gone(&self, id: WorkerId, now: Timestamp) -> bool {
         !self.table.contains_key(&id) && self.gone.get(&id).is_some_and(|until| now < *until)
+    }
+
+    pub(super) fn speak(&mut self, address: Address, codec: Codec) {
+        match codec {
+            Codec::Json if self.json.len() < ADDRESSES_MAX => {
+                self.json.insert(address);
+            }
+            Codec::Json => {}
+            Codec::Bincode => {
+                self.json.remove(&address);
+            }
+        }
+    }
+
+    pub(super) fn codec(&self, address: &Address) -> Codec {
+        match self.json.contains(address) {
+            true => Codec::Json,
+            false => Codec::Bincode,
+        }
+    }
+
+    pub(super) fn refuse(&mut self, address: Address, until: Timestamp) {
+        if self.refused.len() >= ADDRESSES_MAX {
+            self.refused.pop_first();
+        }
+        self.refused.insert(address, until);
+    }
+
+    /// Whether what was sent to a worker's address has been received there.
+    pub(super) fn is_proven(&self, worker: &Worker) -> bool {
+        worker.proven
+            || worker.shared && self.pipes.get(&worker.pipe).is_some_and(|pipe| pipe.proven)
     }
 
     /// Counts no worker's silence from before `since`, except of those that are lost.

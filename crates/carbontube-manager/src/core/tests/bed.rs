@@ -207,7 +207,7 @@ impl Bed {
     fn carry_out(&mut self, effect: Effect, inputs: &mut Vec<Input>) {
         match effect {
             Effect::ToClient { message, .. } => self.to_client.push(message),
-            Effect::OpenPipe { pipe, address } => {
+            Effect::OpenPipe { pipe, address, .. } => {
                 self.opened.push(pipe);
                 for (id, worker) in &mut self.workers {
                     if address == address_of(*id) && worker.alive {
