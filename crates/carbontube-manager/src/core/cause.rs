@@ -37,6 +37,8 @@ pub(super) enum Cause {
     Undecided,
     /// Its worker did not say what it holds after a restart of the manager.
     Restart,
+    /// Its worker reported it as begun, and does not hold it any more.
+    Vanished,
 }
 
 impl Cause {
@@ -53,6 +55,7 @@ impl Cause {
             Cause::Abandoned => "handed back after it had begun",
             Cause::Undecided => "its result was of another phase",
             Cause::Restart => "worker did not report after a restart",
+            Cause::Vanished => "begun, and not held any more",
         }
     }
 

@@ -211,6 +211,7 @@ impl Core {
                 after,
                 since: now,
                 reported: None,
+                missed: 0,
                 recalled: None,
             },
         );
@@ -294,29 +295,39 @@ impl Core {
     }
 
     /// Recalls queued attempts for workers that idle while nothing is ready.
-    pub(super) fn steal(&mut self) {
+    pub(super) fn steal(&mut self, now: Timestamp) {
         for phase in 0..self.phases.len() {
             let phase_no = u16::try_from(phase).unwrap_or(u16::MAX);
             if !self.jobs.ready(phase).is_empty() || self.jobs.counts(phase).running == 0 {
                 continue;
             }
-            let mut idle = 0usize;
+            let of_phase = || {
+                let all = self.workers.table.iter();
+                all.filter(move |(_, w)| w.phase == phase_no && !w.lost && !w.original)
+            };
+            // Only what `dispatch_phase` would fill: what comes back must not go back.
+            let mut idle: usize = of_phase()
+                .filter(|(_, worker)| {
+                    self.workers.is_usable(worker, now) && self.workers.is_proven(worker)
+                })
+                .map(|(_, worker)| worker.slots.saturating_sub(worker.held()) as usize)
+                .sum();
+            if idle == 0 {
+                continue;
+            }
             let mut victims: BTreeSet<(usize, WorkerId)> = BTreeSet::new();
-            for (id, worker) in &self.workers.table {
-                if worker.phase != phase_no || worker.lost || worker.original {
-                    continue;
-                }
-                let recalled = worker.attempts.values().filter(|h| h.recalled.is_some());
-                idle = idle.saturating_sub(recalled.count());
-                if self.workers.is_usable(worker, Timestamp::MAX) && worker.held() < worker.slots {
-                    idle += (worker.slots - worker.held()) as usize;
-                } else if worker.attempts.len() > worker.slots as usize {
+            let mut coming = 0;
+            for (id, worker) in of_phase() {
+                if worker.attempts.len() > worker.slots as usize {
+                    let recalled = worker.attempts.values().filter(|h| h.recalled.is_some());
+                    coming += recalled.count();
                     let queued = worker.queued().count();
                     if queued > 0 {
                         victims.insert((queued, *id));
                     }
                 }
             }
+            idle = idle.saturating_sub(coming);
             while idle > 0
                 && let Some((queued, id)) = victims.pop_last()
             {

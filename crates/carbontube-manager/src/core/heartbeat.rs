@@ -8,6 +8,7 @@ use carbontube_protocol::message::{
 use carbontube_protocol::{Address, AttemptId, Timestamp, WorkerId};
 
 use super::cause::Cause;
+use super::job::JobNo;
 use super::machine::Core;
 use super::record::End;
 use super::worker::{Held, Pipe, Worker};
@@ -15,6 +16,12 @@ use super::{Effect, PipeId, RecordSeq};
 
 /// How many worker timeouts a lost worker stays in view.
 const LOST_KEPT: u32 = 12;
+/// How many heartbeats in a row must lack an attempt before its pipe is thought broken.
+const MISSED_MIN: u32 = 3;
+/// The route of an acknowledgement that answers no result: no worker has it.
+const NO_ROUTE: u16 = u16::MAX;
+/// What is kept of what a worker says of its host and version, in bytes.
+const TEXT_BYTES_MAX: usize = 255;
 /// Pipes beyond this share their first numbers.
 const PIPES_MAX: u64 = 1 << 20;
 
@@ -56,10 +63,10 @@ impl Core {
         let pipe = worker.pipe;
         worker.success_count = beat.success_count;
         worker.failed_count = beat.failed_count;
-        worker.host = beat.host;
+        worker.host = cut(beat.host);
         worker.pid = beat.pid;
         worker.started_at = beat.started_at;
-        worker.version = beat.version;
+        worker.version = cut(beat.version);
         if was_draining != worker.draining || was_lost || was_unheard {
             self.publish_worker(id, now, self.status_of(id));
         }
@@ -321,28 +328,30 @@ impl Core {
                 held.recalled = None;
             }
             if reported.contains(attempt) {
+                held.missed = 0;
                 continue;
             }
+            held.missed += 1;
+            // Heartbeats that waited somewhere say nothing about the time since.
+            let overdue = now.since(held.since) >= timeout && held.missed >= MISSED_MIN;
+            let begun = matches!(held.reported, Some(HeldState::Running | HeldState::Done));
             if held.after > durable {
                 held.since = now;
             } else if shared {
                 // Another worker behind the address may have it, and will say so.
-                if now.since(held.since) >= timeout {
-                    lost.push(*attempt);
+                if overdue {
+                    lost.push((*attempt, Cause::Unreported));
                 }
+            } else if held.sequence <= received && begun {
+                lost.push((*attempt, Cause::Vanished));
             } else if held.sequence <= received {
-                lost.push(*attempt);
-            } else if now.since(held.since) >= timeout {
+                lost.push((*attempt, Cause::LostOnTheWay));
+            } else if overdue {
                 stalled.push(*attempt);
             }
         }
         self.note_lacking(id, !lost.is_empty() && !shared, !held.is_empty(), now);
-        for attempt in lost {
-            let cause = if shared {
-                Cause::Unreported
-            } else {
-                Cause::LostOnTheWay
-            };
+        for (attempt, cause) in lost {
             self.give_up(id, attempt, cause, now);
         }
         if !stalled.is_empty() {
@@ -394,9 +403,10 @@ impl Core {
         }) else {
             // Decided without it: the worker need not keep or run it.
             if held.state == HeldState::Done {
-                self.acks.entry((pipe, 0)).or_default().1.push(attempt);
                 let last = self.journal.last;
-                self.acks.entry((pipe, 0)).or_default().0 = last;
+                let (after, attempts) = self.acks.entry((pipe, NO_ROUTE)).or_default();
+                *after = last;
+                attempts.push(attempt);
             } else if !is_ours || self.jobs.no(&held.job).is_none() {
                 self.send_cancel(id, attempt);
             }
@@ -419,7 +429,7 @@ impl Core {
                     .workers
                     .table
                     .get_mut(&from)
-                    .and_then(|worker| worker.attempts.remove(&attempt));
+                    .and_then(|worker| worker.release(attempt));
                 self.hold(
                     id,
                     attempt,
@@ -450,21 +460,31 @@ impl Core {
             {
                 self.count("attempts_of_others", 1);
             }
-            (JobState::Enqueued, _) => {
-                self.count("attempts_adopted", 1);
-                self.hold(id, attempt, held, phase, 0, now);
-                self.make_known(id);
-                self.jobs.transition(no, JobState::Running, now, |job| {
-                    job.attempt = Some((attempt, id));
-                    // It runs on where it ran.
-                    if let Some(rare) = &mut job.rare {
-                        rare.doubt = None;
-                    }
+            (JobState::Enqueued, _) => self.adopt(id, no, held, phase, now),
+            // It was due and handed out before the restart, by a clock that was ahead.
+            (JobState::Scheduled, _) if attempt.epoch < self.epoch => {
+                self.jobs.transition(no, JobState::Enqueued, now, |job| {
+                    job.rare().until = None;
                 });
-                self.publish_job(no, now, Some(id));
+                self.adopt(id, no, held, phase, now);
             }
             _ => self.send_cancel(id, attempt),
         }
+    }
+
+    /// A worker goes on with an attempt that was not counted with it.
+    fn adopt(&mut self, id: WorkerId, no: JobNo, held: &HeldReport, phase: u16, now: Timestamp) {
+        self.count("attempts_adopted", 1);
+        self.hold(id, held.attempt, held, phase, 0, now);
+        self.make_known(id);
+        self.jobs.transition(no, JobState::Running, now, |job| {
+            job.attempt = Some((held.attempt, id));
+            // It runs on where it ran.
+            if let Some(rare) = &mut job.rare {
+                rare.doubt = None;
+            }
+        });
+        self.publish_job(no, now, Some(id));
     }
 
     fn hold(
@@ -486,6 +506,7 @@ impl Core {
                     after: RecordSeq(0),
                     since: now,
                     reported: Some(held.state),
+                    missed: 0,
                     recalled: None,
                 },
             );
@@ -624,4 +645,13 @@ impl Core {
             self.send_cancel(worker, attempt);
         }
     }
+}
+
+fn cut(mut text: String) -> String {
+    let end = (0..=TEXT_BYTES_MAX.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    text.truncate(end.unwrap_or(0));
+    text.shrink_to_fit();
+    text
 }

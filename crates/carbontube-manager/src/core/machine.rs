@@ -64,6 +64,9 @@ pub struct Core {
     /// Where each phase of the epoch before stands now.
     pub(super) phase_map: Vec<Option<u16>>,
     pub(super) next_attempt: u64,
+    /// When something was handled last.
+    pub(super) last_handled: Timestamp,
+    pub(super) cancels: BTreeMap<PipeId, (RecordSeq, Vec<AttemptId>)>,
     pub(super) acks: BTreeMap<(PipeId, u16), (RecordSeq, Vec<AttemptId>)>,
     pub(super) counters: BTreeMap<&'static str, u64>,
     pub(super) repeats: Repeats,
@@ -106,6 +109,7 @@ impl Random {
 impl Core {
     /// Takes in something that happened.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
+        self.note_gap(now);
         self.advance_series(now);
         match input {
             Input::Enqueue { client, request } => self.handle_enqueue(client, request, now),
@@ -165,9 +169,10 @@ impl Core {
     /// after each batch of inputs.
     pub fn dispatch(&mut self, now: Timestamp) {
         self.handle_timers(now);
+        self.send_cancels();
         if !self.draining {
             self.dispatch_ready(now);
-            self.steal();
+            self.steal(now);
         }
         self.payloads.age();
         self.send_acks();
@@ -252,6 +257,21 @@ impl Core {
     /// A manager that was stopped for a while (a suspended box, SIGSTOP) has heard nobody
     /// in that time, which says nothing about the workers: their heartbeats are waiting in
     /// the sockets. So after waking up late it listens first.
+    /// Heard nothing for long: heartbeats that come now may have waited as long, and so may
+    /// what was to be sent. No pipe is thought broken for that.
+    fn note_gap(&mut self, now: Timestamp) {
+        let gap = now.since(self.last_handled);
+        self.last_handled = now;
+        if gap >= self.options.worker_timeout * 3 / 4 {
+            for worker in self.workers.table.values_mut() {
+                for held in worker.attempts.values_mut() {
+                    held.since = now;
+                    held.missed = 0;
+                }
+            }
+        }
+    }
+
     fn forgive_own_sleep(&mut self, now: Timestamp) {
         let timeout = self.options.worker_timeout;
         let slept = self

@@ -387,6 +387,8 @@ impl Recovery {
             phase_map,
             next_attempt: 1,
             acks: BTreeMap::new(),
+            cancels: BTreeMap::new(),
+            last_handled: now,
             counters: BTreeMap::new(),
             repeats: self.repeats,
             housekeeping_at: None,

@@ -134,6 +134,9 @@ impl Core {
             return self.read_page(Log::Journal, home, reason);
         }
         let held = self.release(worker, attempt);
+        // A stranger's word about an attempt decides nothing about it.
+        let decides =
+            held.is_some() || target.is_some() || self.settled.given_up(attempt).is_some();
         if let Some(held) = held.filter(|held| held.job != result.job) {
             self.count("attempts_of_others", 1);
             self.give_back(&held.job, attempt, now);
@@ -146,7 +149,9 @@ impl Core {
             // there, nobody would end it.
             self.give_back(&result.job, attempt, now);
         }
-        self.settled.take(attempt);
+        if decides {
+            self.settled.take(attempt);
+        }
         self.acknowledge(worker, route, attempt);
     }
 
@@ -477,18 +482,32 @@ impl Core {
         self.tell_ended(&job.id, Some(state), error, result);
     }
 
+    /// Tells a worker to stop an attempt, together with others.
     pub(super) fn send_cancel(&mut self, worker: WorkerId, attempt: AttemptId) {
         let Some(worker) = self.workers.table.get(&worker) else {
             return;
         };
-        if worker.original {
-            return;
+        if !worker.original {
+            let last = self.journal.last;
+            let (after, attempts) = self.cancels.entry(worker.pipe).or_default();
+            *after = last;
+            attempts.push(attempt);
         }
-        let pipe = worker.pipe;
-        let head = self.head(pipe);
-        let attempts = vec![attempt];
-        let message = Cancel { head, attempts }.into();
-        self.effect(self.journal.last, Effect::ToPipe { pipe, message });
+    }
+
+    pub(super) fn send_cancels(&mut self) {
+        let most = self.options.limits.batch_jobs_max.max(1);
+        for (pipe, (after, attempts)) in std::mem::take(&mut self.cancels) {
+            if !self.workers.pipes.contains_key(&pipe) {
+                continue;
+            }
+            for attempts in attempts.chunks(most) {
+                let head = self.head(pipe);
+                let attempts = attempts.to_vec();
+                let message = Cancel { head, attempts }.into();
+                self.effect(after, Effect::ToPipe { pipe, message });
+            }
+        }
     }
 
     pub(super) fn handle_hand_back(&mut self, hand_back: HandBack, now: Timestamp) {

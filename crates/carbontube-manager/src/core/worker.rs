@@ -19,6 +19,8 @@ pub(super) struct Held {
     /// When it was dispatched, or could have been on its way at the earliest.
     pub(super) since: Timestamp,
     pub(super) reported: Option<HeldState>,
+    /// How many heartbeats in a row did not name it.
+    pub(super) missed: u32,
     /// The sequence number of the recall that is under way.
     pub(super) recalled: Option<u64>,
 }

@@ -10,7 +10,7 @@ use carbontube_protocol::message::{
     NewJob, Outcome, Query, QueryRequest, Results, Stats, WorkerState,
 };
 use carbontube_protocol::{
-    AttemptId, JobId, JobType, ManagerId, PipelineName, Timestamp, WorkerId,
+    Address, AttemptId, JobId, JobType, ManagerId, PipelineName, Timestamp, WorkerId,
 };
 use carbontube_storage::{Log, PageSeq};
 
@@ -90,6 +90,7 @@ impl Disk {
 pub(super) struct SimWorker {
     pub(super) job_type: String,
     pub(super) slots: usize,
+    pub(super) address: Address,
     pub(super) pipe: Option<PipeId>,
     pub(super) received: (u64, u64),
     pub(super) queue: VecDeque<DispatchedJob>,
@@ -123,6 +124,8 @@ pub(super) struct Bed {
     pub(super) deliver: bool,
     /// Whether workers answer a hello at once.
     pub(super) answers: bool,
+    pub(super) pipes: BTreeMap<Address, PipeId>,
+    turn: usize,
 }
 
 impl Bed {
@@ -152,6 +155,8 @@ impl Bed {
             commits_undone: VecDeque::new(),
             deliver: true,
             answers: true,
+            pipes: BTreeMap::new(),
+            turn: 0,
         };
         bed.settle();
         bed
@@ -209,14 +214,20 @@ impl Bed {
             Effect::ToClient { message, .. } => self.to_client.push(message),
             Effect::OpenPipe { pipe, address, .. } => {
                 self.opened.push(pipe);
-                for (id, worker) in &mut self.workers {
-                    if address == address_of(*id) && worker.alive {
+                let mut is_up = false;
+                for worker in self.workers.values_mut() {
+                    if address == worker.address && worker.alive {
                         worker.pipe = Some(pipe);
-                        inputs.push(Input::PipeUp { pipe });
+                        is_up = true;
                     }
+                }
+                self.pipes.insert(address, pipe);
+                if is_up {
+                    inputs.push(Input::PipeUp { pipe });
                 }
             }
             Effect::ClosePipe { pipe } => {
+                self.pipes.retain(|_, found| *found != pipe);
                 for worker in self.workers.values_mut() {
                     if worker.pipe == Some(pipe) {
                         worker.pipe = None;
@@ -240,8 +251,14 @@ impl Bed {
     }
 
     fn receive(&mut self, pipe: PipeId, message: Message, inputs: &mut Vec<Input>) {
-        let found = self.workers.iter_mut().find(|(_, w)| w.pipe == Some(pipe));
-        let Some((id, worker)) = found else { return };
+        // A device between gives to one after the other.
+        self.turn += 1;
+        let behind = |w: &SimWorker| w.pipe == Some(pipe) && w.alive;
+        let all = self.workers.values().filter(|w| behind(w)).count();
+        let found = self.workers.iter_mut().filter(|(_, w)| behind(w));
+        let Some((id, worker)) = found.into_iter().nth(self.turn % all.max(1)) else {
+            return;
+        };
         if !self.deliver || !worker.alive {
             return;
         }
@@ -310,13 +327,27 @@ impl Bed {
     }
 
     pub(super) fn add_worker(&mut self, n: u8, job_type: &str, slots: usize) -> WorkerId {
+        self.add_worker_at(n, job_type, slots, address_of(worker_id(n)), false)
+    }
+
+    /// As [`Bed::add_worker`], at an address that may be another one's or many's.
+    pub(super) fn add_worker_at(
+        &mut self,
+        n: u8,
+        job_type: &str,
+        slots: usize,
+        address: Address,
+        shared: bool,
+    ) -> WorkerId {
         let id = worker_id(n);
+        let pipe = self.pipes.get(&address).copied();
         self.workers.insert(
             id,
             SimWorker {
+                address,
                 job_type: job_type.to_owned(),
                 slots,
-                pipe: None,
+                pipe,
                 received: (0, 0),
                 queue: VecDeque::new(),
                 running: Vec::new(),
@@ -325,7 +356,7 @@ impl Bed {
                 alive: true,
                 beat: 0,
                 draining: false,
-                shared: false,
+                shared,
             },
         );
         self.beat(id);
@@ -367,7 +398,7 @@ impl Bed {
             worker: id,
             sequence: worker.beat,
             job_type: JobType::new(&worker.job_type).expect("a name"),
-            address: address_of(id),
+            address: worker.address.clone(),
             shared_address: worker.shared,
             slots: u32::try_from(worker.slots).expect("few"),
             state: if worker.draining {
@@ -540,6 +571,7 @@ impl Bed {
         self.durable = RecordSeq(0);
         self.waiting.clear();
         self.commits_undone.clear();
+        self.pipes.clear();
         for worker in self.workers.values_mut() {
             worker.pipe = None;
         }

@@ -9,3 +9,4 @@ mod repeating;
 mod restarting;
 mod reviewed;
 mod scripts;
+mod trusting;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carbontube_protocol::message::{
-    AttemptResult, Code, EnqueueOutcome, ErrorReport, FailureKind, JobState, Message, NewJob,
-    Outcome, Results,
+    AttemptResult, Code, EnqueueOutcome, ErrorReport, FailureKind, Held, HeldFor, HeldState,
+    JobState, Message, NewJob, Outcome, Query, Results, Selector,
 };
 use carbontube_protocol::{AttemptId, Timestamp, WorkerId};
 
@@ -274,4 +274,230 @@ fn pages_read_together_do_not_push_each_other_out() {
     // The bed gives all pages that were asked for in one batch.
     let worker = bed.add_worker(1, "one", 4);
     assert_eq!(bed.runs(worker).len(), 4);
+}
+
+/// A device gives the suspect to another worker than the one it was meant for.
+#[test]
+fn suspect_that_another_worker_took_leaves_no_worker_in_quarantine() {
+    let mut bed = Bed::new(&["one"]);
+    bed.duration = |_| Duration::from_secs(1000);
+    for n in [1, 2] {
+        let worker = bed.add_worker(n, "one", 1);
+        bed.enqueue(&[]);
+        if n == 1 {
+            bed.enqueue(&["a"]);
+        }
+        if bed.runs(worker).is_empty() {
+            continue;
+        }
+        bed.workers.get_mut(&worker).expect("there").alive = false;
+        bed.pass(Duration::from_secs(6));
+    }
+    // Two workers behind one device.
+    let (third, fourth) = (worker_id(3), worker_id(4));
+    let _ = (third, fourth);
+    let losses = |bed: &Bed| {
+        let no = bed.core.jobs.no(&id("a")).expect("live");
+        bed.core.jobs.job(no).expect("live").losses
+    };
+    while losses(&bed) < 2 {
+        let holder = bed
+            .workers
+            .iter()
+            .find(|(_, w)| w.alive && !w.running.is_empty());
+        let holder = holder.map(|(id, _)| *id).expect("somebody runs it");
+        bed.workers.get_mut(&holder).expect("there").alive = false;
+        bed.pass(Duration::from_secs(6));
+        if losses(&bed) < 2 {
+            bed.add_worker(9, "one", 1);
+        }
+    }
+    let device = super::bed::address_of(third);
+    for n in [3, 4] {
+        bed.add_worker_at(n, "one", 1, device.clone(), true);
+        bed.beat(worker_id(n));
+    }
+    let meant = [third, fourth]
+        .into_iter()
+        .find(|worker| bed.runs(*worker) == ["a"])
+        .expect("one of them got it");
+    let other = if meant == third { fourth } else { third };
+    // The device gave it to the other one.
+    let sim = bed.workers.get_mut(&meant).expect("there");
+    let running = std::mem::take(&mut sim.running);
+    bed.workers.get_mut(&other).expect("there").running = running;
+    bed.beat(other);
+    bed.beat(meant);
+    bed.finish(other, "a", Outcome::Success, "");
+    bed.enqueue(&["b", "c"]);
+    bed.beat(meant);
+    assert_eq!(bed.runs(meant).len(), 1, "it takes work again");
+}
+
+/// Nobody knows by which connection the worker would send it.
+#[test]
+fn acknowledgement_without_a_result_names_no_route() {
+    let mut bed = Bed::new(&["one"]);
+    bed.duration = |_| Duration::from_secs(1000);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let result = success(&bed, worker);
+    let attempt = result.attempt;
+    let sim = bed.workers.get_mut(&worker).expect("there");
+    sim.running.clear();
+    sim.done.insert(attempt, result);
+    bed.ask(Query::Cancel {
+        selector: Selector::Ids(vec![id("a")]),
+    });
+    let beat = bed.heartbeat(worker).expect("it lives");
+    bed.core.handle(Input::Heartbeat(beat), bed.now);
+    let acks = acks(&mut bed);
+    assert_eq!(acks.len(), 1);
+    assert!(
+        acks[0].0 > 64,
+        "route {} may be another manager's",
+        acks[0].0
+    );
+}
+
+/// A worker that was away for so long that it was forgotten counts on.
+#[test]
+fn worker_that_comes_back_after_it_was_forgotten_is_sent_nothing_twice() {
+    let mut bed = Bed::new(&["one"]);
+    bed.duration = |_| Duration::from_secs(1000);
+    let worker = bed.add_worker(1, "one", 1);
+    for n in 0..20 {
+        let name = format!("j{n}");
+        bed.enqueue(&[&name]);
+        bed.finish(worker, &name, Outcome::Success, "");
+    }
+    // It stands still, with its last heartbeats on the way.
+    let late = bed.heartbeat(worker).expect("it lives");
+    for _ in 0..80 {
+        bed.pass(Duration::from_secs(1));
+    }
+    assert!(bed.core.workers.table.is_empty(), "it is forgotten");
+    bed.deliver = false;
+    bed.workers.get_mut(&worker).expect("there").pipe = None;
+    bed.input(Input::Heartbeat(late.clone()));
+    bed.enqueue(&["a"]);
+    let attempt = |bed: &Bed| {
+        let no = bed.core.jobs.no(&id("a")).expect("live");
+        bed.core.jobs.job(no).expect("live").attempt.map(|(a, _)| a)
+    };
+    let first = attempt(&bed).expect("it is dispatched");
+    // The dispatch is on its way while another heartbeat of before arrives.
+    bed.input(Input::Heartbeat(late));
+    assert_eq!(attempt(&bed), Some(first), "it is not lost");
+}
+
+/// What was reported as running has begun, whatever becomes of it.
+#[test]
+fn attempt_that_was_reported_running_and_vanished_counts_as_begun() {
+    let mut bed = Bed::new(&["one"]);
+    bed.duration = |_| Duration::from_secs(1000);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.beat(worker);
+    let sim = bed.workers.get_mut(&worker).expect("there");
+    sim.running.clear();
+    bed.beat(worker);
+    assert_eq!(bed.runs(worker), ["a"], "it is dispatched again");
+    assert_eq!(bed.stats().reruns, 1);
+}
+
+/// The result of a job that was discarded is not that of a new one with its id.
+#[test]
+fn late_result_does_not_decide_a_later_job_of_the_same_id() {
+    let mut bed = Bed::new(&["one"]);
+    bed.duration = |_| Duration::from_secs(1000);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let old = success(&bed, worker);
+    bed.workers.get_mut(&worker).expect("there").alive = false;
+    bed.pass(Duration::from_secs(6));
+    let second = bed.add_worker(2, "one", 1);
+    bed.finish(second, "a", failure(false), "");
+    bed.ask(Query::Discard {
+        selector: Selector::Ids(vec![id("a")]),
+    });
+    bed.workers.get_mut(&second).expect("there").alive = false;
+    bed.pass(Duration::from_secs(6));
+    let outcomes = bed.enqueue(&["a"]);
+    assert!(matches!(outcomes[..], [EnqueueOutcome::Accepted { .. }]));
+    bed.result(worker, old);
+    assert_eq!(bed.state("a"), Some(JobState::Enqueued), "it has not run");
+}
+
+/// One idle slot wants one attempt back, however often one looks.
+#[test]
+fn one_idle_slot_recalls_one_attempt() {
+    let options = CoreOptions {
+        prefetch_time: Duration::from_secs(1),
+        ..CoreOptions::default()
+    };
+    let mut bed = Bed::with(pipeline(&["one"]), options);
+    let busy = bed.add_worker(1, "one", 1);
+    for n in 0..5 {
+        let name = format!("j{n}");
+        bed.enqueue(&[&name]);
+        bed.finish(busy, &name, Outcome::Success, "");
+    }
+    bed.duration = |_| Duration::from_secs(1000);
+    let names: Vec<String> = (0..21).map(|n| format!("k{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    bed.enqueue(&names);
+    assert!(bed.workers[&busy].queue.len() >= 20);
+    // Its pipe is slow: what it is sent stays on the way.
+    bed.workers.get_mut(&busy).expect("there").pipe = None;
+    bed.add_worker(2, "one", 1);
+    for _ in 0..10 {
+        bed.pass(Duration::from_millis(1));
+    }
+    let worker = &bed.core.workers.table[&busy];
+    let recalled = worker.attempts.values().filter(|h| h.recalled.is_some());
+    assert_eq!(recalled.count(), 1);
+}
+
+/// Attempts that are not wanted are cancelled together.
+#[test]
+fn heartbeat_with_many_unknown_attempts_is_answered_with_few_messages() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    let mut beat = bed.heartbeat(worker).expect("it lives");
+    let held = (0..4000).map(|n| Held {
+        attempt: AttemptId {
+            epoch: 1,
+            counter: 1_000_000 + n,
+        },
+        job: id("unknown"),
+        phase: 0,
+        state: HeldState::Running,
+    });
+    beat.managers = vec![HeldFor {
+        manager: bed.core.manager_id(),
+        epoch: 1,
+        sequence: 1,
+        held: held.collect(),
+    }];
+    bed.core.handle(Input::Heartbeat(beat), bed.now);
+    bed.core.dispatch(bed.now);
+    let messages = std::iter::from_fn(|| bed.core.poll_effect())
+        .filter(|gated| matches!(gated.effect, Effect::ToPipe { .. }))
+        .count();
+    assert!(messages <= 4, "{messages} messages");
+}
+
+/// A forged result of an attempt for another job decides nothing about the attempt.
+#[test]
+fn result_of_a_stranger_does_not_spoil_the_attempt_of_another() {
+    let mut bed = Bed::new(&["one"]);
+    bed.duration = |_| Duration::from_secs(1000);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let mut forged = success(&bed, worker);
+    forged.job = id("no-such-job");
+    bed.result(worker_id(66), forged);
+    bed.finish(worker, "a", Outcome::Success, "");
+    assert_eq!(bed.state("a"), Some(JobState::Success));
 }
