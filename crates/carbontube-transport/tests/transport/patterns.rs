@@ -4,12 +4,12 @@ use std::io::Write;
 use std::time::Duration;
 
 use carbontube_transport::{
-    CloseOutcome, Endpoint, FanOut, Forwarder, Options, Publish, Pull, Push, Router, Streamer,
-    Subscribe, add_delimiter, take_delimiter,
+    CloseOutcome, Endpoint, FanOut, Forwarder, LinkState, Options, Publish, Pull, Push, Router,
+    Streamer, Subscribe, add_delimiter, take_delimiter,
 };
 
 use crate::raw::{Raw, frame};
-use crate::support::{any_port, message, port, reached, run, soon, text};
+use crate::support::{any_port, free_port, local, message, port, reached, run, soon, text};
 use crate::traps::heard;
 
 #[test]
@@ -142,5 +142,30 @@ fn devices_relay_jobs_and_events() {
         .unwrap();
         heard(&publish, &mut sub, "event").await;
         drop(forwarding);
+    });
+}
+
+#[test]
+fn socket_in_a_hurry_does_not_wait_out_its_pause() {
+    run(async {
+        let at = free_port();
+        let long = Duration::from_secs(3600);
+        let options = Options {
+            connect_retry: long..=long,
+            ..Options::default()
+        };
+        let push = Push::open(options, local(at)).await.unwrap();
+        let mut events = push.events();
+        let refused = soon("refusal", events.changed()).await;
+        assert!(
+            matches!(refused, LinkState::Disconnected { refused: true, .. }),
+            "{refused:?}"
+        );
+        let _pull = Pull::open(Options::default(), [Endpoint::Bind(local(at))])
+            .await
+            .unwrap();
+        push.hurry().dial();
+        let reached = soon("connection", events.changed()).await;
+        assert_eq!(reached, LinkState::Connected { generation: 1 });
     });
 }

@@ -48,31 +48,6 @@ fn trap_1_push_reconnects_within_a_second() {
 }
 
 #[test]
-fn trap_1_socket_in_a_hurry_does_not_wait_out_its_pause() {
-    run(async {
-        let at = free_port();
-        let long = Duration::from_secs(3600);
-        let options = Options {
-            connect_retry: long..=long,
-            ..Options::default()
-        };
-        let push = Push::open(options, local(at)).await.unwrap();
-        let mut events = push.events();
-        let refused = soon("refusal", events.changed()).await;
-        assert!(
-            matches!(refused, LinkState::Disconnected { refused: true, .. }),
-            "{refused:?}"
-        );
-        let _pull = Pull::open(Options::default(), [Endpoint::Bind(local(at))])
-            .await
-            .unwrap();
-        push.hurry().dial();
-        let reached = soon("connection", events.changed()).await;
-        assert_eq!(reached, LinkState::Connected { generation: 1 });
-    });
-}
-
-#[test]
 fn trap_1_starting_order_does_not_matter() {
     run(async {
         let at = free_port();
