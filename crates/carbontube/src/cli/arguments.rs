@@ -87,6 +87,7 @@ pub(crate) enum Command {
     Resume(ResumeArguments),
     Drain(DrainArguments),
     Tail(TailArguments),
+    Top(TopArguments),
     Journal(JournalArguments),
     Version(VersionArguments),
     Completions(CompletionsArguments),
@@ -528,6 +529,21 @@ client_arguments! {
         #[argh(option, arg_name = "address", from_str_fn(dialled))]
         pub(crate) sub_connect: Vec<Address>,
     }
+}
+
+/// Show the live state of a pipeline in this terminal.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "top")]
+pub(crate) struct TopArguments {
+    /// the manager's api address (default tcp://127.0.0.1:5051); repeatable
+    #[argh(option, arg_name = "address", from_str_fn(dialled))]
+    pub(crate) api: Vec<Address>,
+    /// how long to wait for an answer (default 10s)
+    #[argh(option, arg_name = "duration", from_str_fn(duration))]
+    pub(crate) timeout: Option<Duration>,
+    /// offer nothing that changes anything
+    #[argh(switch)]
+    pub(crate) read_only: bool,
 }
 
 /// Look into a journal while no manager runs on it.

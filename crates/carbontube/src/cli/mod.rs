@@ -12,6 +12,7 @@ mod split;
 mod style;
 mod table;
 mod tail;
+mod top;
 mod web;
 
 use std::future::Future;
@@ -257,6 +258,7 @@ fn dispatch(command: Box<Command>, source: Source) -> Outcome<Exit> {
         Command::Resume(arguments) => admin::resume(arguments),
         Command::Drain(arguments) => admin::drain(arguments),
         Command::Tail(arguments) => tail::tail(arguments),
+        Command::Top(arguments) => top::top(arguments),
         Command::Journal(arguments) => match arguments.command {
             JournalCommand::Verify(arguments) => journal::verify(arguments),
             JournalCommand::Export(arguments) => journal::export(arguments),

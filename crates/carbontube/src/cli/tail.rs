@@ -117,7 +117,7 @@ pub(crate) fn tail(arguments: TailArguments) -> Outcome<Exit> {
     };
     block_on(async {
         let addresses = if arguments.sub_connect.is_empty() {
-            ask_for_pub(&arguments.api, arguments.timeout).await?
+            reachable(&arguments.api, arguments.timeout).await?
         } else {
             arguments.sub_connect
         };
@@ -150,7 +150,7 @@ pub(crate) fn tail(arguments: TailArguments) -> Outcome<Exit> {
                             let pipeline = &events.pipeline;
                             print_json(&json!({ "pipeline": pipeline, "event": event }))?;
                         } else {
-                            print(&(line(event, &style) + "\n"))?;
+                            print(&(painted(event, &style) + "\n"))?;
                         }
                     }
                 }
@@ -163,7 +163,7 @@ pub(crate) fn tail(arguments: TailArguments) -> Outcome<Exit> {
 
 /// The manager's pub addresses; one that listens on every interface is reached by the
 /// host of its api.
-async fn ask_for_pub(
+pub(super) async fn reachable(
     api: &[Address],
     timeout: Option<std::time::Duration>,
 ) -> Outcome<Vec<Address>> {
@@ -193,9 +193,24 @@ async fn ask_for_pub(
         .collect())
 }
 
-fn line(event: &Event, style: &Style) -> String {
-    let time = style.faint(clock(event.at.as_micros()));
+/// An event as one line, without its time and with colours for its level.
+fn painted(event: &Event, style: &Style) -> String {
+    let text = line(event);
     let text = match &event.kind {
+        EventKind::Log { line, .. } => match line.level {
+            LogLevel::Error => style.bad(text),
+            LogLevel::Warn => style.odd(text),
+            LogLevel::Info => text,
+            LogLevel::Debug => style.faint(text),
+        },
+        _ => text,
+    };
+    format!("{} {text}", style.faint(clock(event.at.as_micros())))
+}
+
+/// An event as one line, without its time.
+pub(super) fn line(event: &Event) -> String {
+    match &event.kind {
         EventKind::Job {
             job,
             state,
@@ -220,14 +235,7 @@ fn line(event: &Event, style: &Style) -> String {
             name_of(status)
         ),
         EventKind::Log { job_type, line, .. } => {
-            let text = harmless(&line.text);
-            let text = match line.level {
-                LogLevel::Error => style.bad(text),
-                LogLevel::Warn => style.odd(text),
-                LogLevel::Info => text,
-                LogLevel::Debug => style.faint(text),
-            };
-            format!("{job_type} {} | {text}", line.job)
+            format!("{job_type} {} | {}", line.job, harmless(&line.text))
         }
         EventKind::Progress { job_type, item, .. } => format!(
             "{job_type} {} {:.0} % {}",
@@ -239,12 +247,11 @@ fn line(event: &Event, style: &Style) -> String {
             format!("manager {}: {}", name_of(state), harmless(reason))
         }
         EventKind::Action { text, .. } => format!("manager: {}", harmless(text)),
-    };
-    format!("{time} {text}")
+    }
 }
 
 /// The time of the day in UTC.
-fn clock(micros: u64) -> String {
+pub(super) fn clock(micros: u64) -> String {
     let seconds = micros / 1_000_000;
     format!(
         "{:02}:{:02}:{:02}.{:03}",
