@@ -1,8 +1,9 @@
 //! Failed jobs by what their errors have in common.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use carbontube_protocol::message::{FailureGroup, FailureKind};
+use carbontube_protocol::message::{ErrorReport, FailureGroup, FailureKind};
 use carbontube_protocol::{JobType, Timestamp};
 
 use super::job::{Job, JobNo};
@@ -44,10 +45,10 @@ impl Failures {
 
     pub(super) fn add(&mut self, no: JobNo, job: &Job) {
         let failure = job.rare.as_ref().and_then(|rare| rare.failure.as_ref());
-        let (kind, message) = failure.map_or((FailureKind::Error, ""), |failure| {
-            (failure.kind, failure.error.message.as_str())
+        let (kind, message) = failure.map_or((FailureKind::Error, Cow::Borrowed("")), |failure| {
+            (failure.kind, summary(&failure.error))
         });
-        let mut signature = signature(message);
+        let mut signature = signature(&message);
         let mut group = self.number(job.phase, kind, &signature);
         if !self.groups.contains_key(&group) && self.groups.len() >= GROUPS_MAX {
             signature = OTHER.to_owned();
@@ -119,18 +120,31 @@ impl Core {
                 last_at: last.0,
                 sample: sample.id.clone(),
                 message: failure.map_or(String::new(), |found| {
-                    found
-                        .error
-                        .message
-                        .chars()
-                        .take(MESSAGE_CHARS_MAX)
-                        .collect()
+                    let message = summary(&found.error);
+                    message.chars().take(MESSAGE_CHARS_MAX).collect()
                 }),
             });
         }
         views.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.group.cmp(&b.group)));
         views.truncate(ANSWER_GROUPS_MAX);
         views
+    }
+}
+
+/// An error in a line: a command's exit status says little without its last words.
+fn summary(error: &ErrorReport) -> Cow<'_, str> {
+    let message = error.message.as_str();
+    let is_bare = ["exited with status ", "killed by signal "]
+        .iter()
+        .any(|begin| message.starts_with(begin));
+    let last = error
+        .detail
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty());
+    match last {
+        Some(last) if is_bare => Cow::Owned(format!("{message}: {last}")),
+        _ => Cow::Borrowed(message),
     }
 }
 

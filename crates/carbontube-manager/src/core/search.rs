@@ -325,11 +325,13 @@ impl Core {
     fn finds_job(&self, step: &SearchStep, job: &Job) -> bool {
         let search = &step.search;
         let worker = job.attempt.map(|(_, worker)| worker);
-        let error = || {
-            let failure = job.rare.as_ref().and_then(|rare| rare.failure.as_ref());
-            failure.map(|failure| failure.error.message.as_str())
+        let failure = job.rare.as_ref().and_then(|rare| rare.failure.as_ref());
+        let has_error = |wanted: &str| {
+            failure.is_some_and(|failure| {
+                has_text(&failure.error.message, wanted) || has_text(&failure.error.detail, wanted)
+            })
         };
-        self.finds(step, &job.id, job.state, job.phase, error)
+        self.finds(step, &job.id, job.state, job.phase, has_error)
             && search.worker.is_none_or(|wanted| worker == Some(wanted))
             && is_within(
                 search.enqueued_from,
@@ -341,9 +343,12 @@ impl Core {
 
     fn finds_past(&self, step: &SearchStep, id: &JobId, entry: &Entry) -> bool {
         let search = &step.search;
-        self.finds(step, id, entry.state, entry.phase, || {
-            entry.error.as_deref()
-        }) && search.worker.is_none()
+        let has_error = |wanted: &str| {
+            let error = entry.error.as_deref();
+            error.is_some_and(|error| has_text(error, wanted))
+        };
+        self.finds(step, id, entry.state, entry.phase, has_error)
+            && search.worker.is_none()
             && is_within(
                 search.enqueued_from,
                 entry.enqueued_at,
@@ -352,13 +357,13 @@ impl Core {
             && is_within(search.changed_from, entry.ended_at, search.changed_before)
     }
 
-    fn finds<'a>(
+    fn finds(
         &self,
         step: &SearchStep,
         id: &JobId,
         state: JobState,
         phase: u16,
-        error: impl FnOnce() -> Option<&'a str>,
+        has_error: impl FnOnce(&str) -> bool,
     ) -> bool {
         let search = &step.search;
         (search.states.is_empty() || search.states.contains(&state))
@@ -370,10 +375,13 @@ impl Core {
                 .id_prefix
                 .as_ref()
                 .is_none_or(|prefix| id.to_string().starts_with(prefix.as_str()))
-            && step.error.as_ref().is_none_or(|wanted| {
-                error().is_some_and(|error| error.to_lowercase().contains(wanted))
-            })
+            && step.error.as_deref().is_none_or(has_error)
     }
+}
+
+/// Whether a text has another one, given in lower case, in any case of letters.
+fn has_text(text: &str, wanted: &str) -> bool {
+    text.to_lowercase().contains(wanted)
 }
 
 fn is_within<T: PartialOrd>(from: Option<T>, at: T, before: Option<T>) -> bool {

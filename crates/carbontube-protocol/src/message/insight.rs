@@ -121,7 +121,8 @@ pub struct JobSearch {
     /// A text that the id starts with.
     #[serde(default)]
     pub id_prefix: Option<String>,
-    /// A text that the last error has, in any case of letters.
+    /// A text that the last error or its details have, in any case of letters; of ended
+    /// jobs only the error is looked at.
     #[serde(default)]
     pub error: Option<String>,
     /// A text that the instructions have, byte for byte.

@@ -207,6 +207,48 @@ fn failures_are_grouped_by_what_they_have_in_common() {
 }
 
 #[test]
+fn command_that_failed_is_grouped_and_found_by_its_last_words() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 3);
+    bed.enqueue(&["a", "b", "c"]);
+    for (job, detail) in [
+        ("a", "starting\ncannot open /tmp/1.mp4\n\n"),
+        ("b", "cannot open /tmp/2.mp4"),
+        ("c", "out of memory"),
+    ] {
+        let outcome = Outcome::Failure {
+            kind: FailureKind::Error,
+            error: ErrorReport {
+                message: "exited with status 3".to_owned(),
+                detail: detail.to_owned(),
+            },
+            retry: false,
+        };
+        bed.pass(Duration::from_millis(10));
+        bed.finish(worker, job, outcome, "");
+    }
+    let found = groups(&mut bed);
+    let told: Vec<_> = found
+        .iter()
+        .map(|g| (g.signature.as_str(), g.count))
+        .collect();
+    let expected = [
+        ("exited with status #: cannot open #", 2),
+        ("exited with status #: out of memory", 1),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(
+        found[0].message,
+        "exited with status 3: cannot open /tmp/2.mp4"
+    );
+    let memory = JobSearch {
+        error: Some("Out of MEMORY".to_owned()),
+        ..JobSearch::default()
+    };
+    assert_eq!(search(&mut bed, &memory, 10), ["c"]);
+}
+
+#[test]
 fn search_finds_live_and_ended_jobs_newest_first_and_goes_on_where_it_was() {
     let mut bed = Bed::new(&["one"]);
     let worker = bed.add_worker(1, "one", 10);
