@@ -98,6 +98,7 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
     ("suspend", roles::suspend, Needs::Nothing),
     ("rolling", roles::rolling, Needs::Nothing),
     ("poison", behaviour::poison, Needs::Nothing),
+    ("poison-mixed", behaviour::poison_mixed, Needs::Nothing),
     ("timeout", behaviour::timeout, Needs::Nothing),
     ("retries", behaviour::retries, Needs::Nothing),
     ("drain", behaviour::drain, Needs::Nothing),

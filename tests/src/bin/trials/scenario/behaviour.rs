@@ -11,7 +11,7 @@ use file_catalogue::read_ledgers;
 use serde_json::json;
 
 use super::kills::ended;
-use super::{Figures, PHASES, Size, cluster, judge, judge_beside, order, settle, wait_for};
+use super::{Figures, PHASES, Size, cluster, judge, judge_beside, order, plan, settle, wait_for};
 use crate::cluster::Cluster;
 use crate::feeder::{feed, joined};
 
@@ -68,6 +68,66 @@ pub(super) fn poison(size: Size) -> Result<Figures> {
     );
     let figures = judge_beside(&mut cluster, &told, &poison)?;
     Ok(figures.saying(format!("{aborted} workers aborted, then: {error}")))
+}
+
+/// Several poison jobs at both phases among good ones whose second phase is slow: each
+/// poison job fails, and takes no good one with it, though they share workers.
+pub(super) fn poison_mixed(size: Size) -> Result<Figures> {
+    let folder = tempfile::tempdir()?;
+    let mut plan = plan("attempts = 20\nbackoff = \"10ms..50ms\"");
+    plan.worker_timeout = std::time::Duration::from_secs(2);
+    let mut cluster = Cluster::start(folder.path(), &plan)?;
+    for phase in PHASES {
+        for _ in 0..3 {
+            cluster.add_worker(phase, 4);
+        }
+    }
+    let each = size.of(1, 3);
+    let mut poison = Vec::new();
+    for phase in PHASES {
+        let abort = json!({ phase: { "do": "abort" } });
+        poison.extend(enqueue_apart(&cluster, &vec![abort; each])?);
+    }
+    let count = size.of(300, 1500);
+    let slow = json!({
+        "first": { "do": "sleep", "ms": 2 },
+        "second": { "do": "sleep", "ms": 100 },
+    });
+    let (told, feeder) = feed(
+        cluster.client()?,
+        cluster.pipeline(),
+        vec![slow; count],
+        count,
+        16,
+    );
+    let mut aborted = 0;
+    let client = cluster.client()?;
+    wait_for("end of the poison jobs and of all others", || {
+        aborted += cluster.revive_workers();
+        Ok(task::block_on(client.stats())?.live == 0)
+    })?;
+    joined(feeder)?;
+    for (state, error) in states(&cluster, &poison)? {
+        ensure!(
+            state == JobState::Failed,
+            "a poison job is {state:?} {error}"
+        );
+    }
+    ensure!(
+        aborted <= 5 * poison.len(),
+        "{} poison jobs took {aborted} workers with them",
+        poison.len()
+    );
+    let figures = judge_beside(&mut cluster, &told, &poison)?;
+    ensure!(
+        figures.failed == 0,
+        "{} good jobs failed with the poison",
+        figures.failed
+    );
+    Ok(figures.saying(format!(
+        "{} poison jobs aborted {aborted} workers and no good job failed",
+        poison.len()
+    )))
 }
 
 /// A job that hangs is stopped in time and tried again.
