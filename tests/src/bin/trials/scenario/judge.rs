@@ -27,6 +27,8 @@ const RECONNECT_MAX_US: u64 = 3_000_000;
 const CLOCKS_US: u64 = 50_000;
 /// The cause of repeats that a scenario asked for.
 const MISBEHAVING: &str = "told to misbehave";
+/// The cause of repeats where an attempt arrived after it had been given up.
+const DELIVERED_LATE: &str = "delivered late over a way that had been cut";
 /// How many lost workers make a job poison.
 const POISON_LOSSES: usize = 3;
 
@@ -245,7 +247,14 @@ impl Evidence {
                     "no heartbeat of its worker came through for the worker timeout"
                 })
             }
-            Deed::Drained | Deed::PipeCut | Deed::ResultsCut | Deed::ApiCut | Deed::Slowed => None,
+            Deed::PipeCut => {
+                // It was on its way for so long that the manager had given it up.
+                let is_late = self.begun_late_after(fault, first).is_some();
+                let at = first.ended_us.unwrap_or(u64::MAX);
+                let in_time = self.is_unreported(first.process, at, second.began_us);
+                (is_late && in_time).then_some(DELIVERED_LATE)
+            }
+            Deed::Drained | Deed::ResultsCut | Deed::ApiCut | Deed::Slowed => None,
         }
     }
 
@@ -260,7 +269,7 @@ impl Evidence {
         }
         match fault.deed {
             Deed::Suspended => Some("begun by a worker that had been suspended and lost"),
-            Deed::PipeCut => Some("delivered late over a way that had been cut"),
+            Deed::PipeCut => Some(DELIVERED_LATE),
             Deed::EventsCut => Some("begun by a worker whose heartbeats were cut"),
             Deed::Killed | Deed::Drained | Deed::ResultsCut | Deed::ApiCut | Deed::Slowed => None,
         }

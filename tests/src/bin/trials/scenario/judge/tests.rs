@@ -158,6 +158,22 @@ fn suspended_worker_that_begins_first_explains_who_had_got_the_job_meanwhile() {
 }
 
 #[test]
+fn cut_pipe_explains_only_what_began_after_it_was_given_up() {
+    let cut = fault(Whom::Worker(7), Deed::PipeCut, 2 * S, 5 * S);
+    let cause = "delivered late over a way that had been cut";
+    let elsewhere = run(8, 5 * S, Some(6 * S));
+    let late = run(7, 5 * S + 9, Some(6 * S));
+    explained(
+        said_of_repeat(elsewhere.clone(), late.clone(), &[cut]),
+        cause,
+    );
+    let soon_after = run(8, 5 * S + 12, Some(6 * S));
+    explained(said_of_repeat(late, soon_after, &[cut]), cause);
+    let before_the_cut = run(7, S, Some(6 * S));
+    unexplained(said_of_repeat(before_the_cut, elsewhere, &[cut]));
+}
+
+#[test]
 fn cut_way_of_results_explains_nothing() {
     let (first, repeat) = (run(7, S, Some(2 * S)), run(8, 6 * S, Some(7 * S)));
     let cut = fault(Whom::Worker(7), Deed::ResultsCut, S, 9 * S);
