@@ -26,6 +26,8 @@ use faults::Later;
 const ORIGIN: Timestamp = Timestamp(1_800_000_000_000_000);
 /// More steps than any world needs: one that takes them goes in circles.
 const STEPS_MAX: u64 = 1_000_000;
+/// The most steps at one moment of virtual time.
+const STEPS_AT_ONCE_MAX: u64 = 20_000;
 
 /// What became of a world.
 #[derive(Clone, Debug)]
@@ -145,8 +147,18 @@ impl World {
     fn live(&mut self) -> Result<(), Violation> {
         self.begin();
         let last = self.heal_at + self.context.parameters.settle_within;
+        let mut at_once = 0;
         while let Some((at, due)) = self.context.agenda.pop() {
-            self.context.now = self.context.now.max(at);
+            match at > self.context.now {
+                true => (self.context.now, at_once) = (at, 0),
+                false => at_once += 1,
+            }
+            if at_once > STEPS_AT_ONCE_MAX {
+                return Err(Violation {
+                    invariant: "time_goes_on",
+                    detail: format!("{at_once} steps at one moment, the last is {due:?}"),
+                });
+            }
             self.step += 1;
             self.manager.clear_step();
             self.take(due)?;

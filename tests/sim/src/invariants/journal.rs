@@ -91,7 +91,8 @@ fn difference(
             &(stored.tries, stored.losses),
         );
     }
-    if live.ticket != stored.ticket && stored.state == JobState::Enqueued {
+    // Who was scheduled takes a new place when its time has come, which is not journaled.
+    if live.ticket != stored.ticket && stored.state == JobState::Enqueued && live.tries == 0 {
         return differ("ticket", &live.ticket, &stored.ticket);
     }
     if live.enqueued_at != stored.enqueued_at {
