@@ -73,7 +73,8 @@ struct Hands {
     clients: BTreeMap<LinkId, Client>,
     by_client: BTreeMap<ClientId, LinkId>,
     last_client: u64,
-    gone: Vec<LinkId>,
+    /// Clients whose connections are gone, which nobody has noticed yet.
+    gone: Vec<ClientId>,
     pipes: BTreeMap<PipeId, Pipe>,
     by_link: BTreeMap<LinkId, PipeId>,
     codecs: WorkerCodecs,
@@ -529,8 +530,10 @@ impl ManagerNode {
         };
         let hands = &mut process.hands;
         if notice.change == LinkChange::PeerGone {
-            if hands.clients.contains_key(&notice.link) {
-                hands.gone.push(notice.link);
+            // The next connection of the same link is another client.
+            if let Some(client) = hands.clients.remove(&notice.link) {
+                hands.by_client.remove(&client.id);
+                hands.gone.push(client.id);
             }
             return;
         }
@@ -573,13 +576,9 @@ impl ManagerNode {
                 let Some(process) = &mut self.process else {
                     return;
                 };
-                for link in std::mem::take(&mut process.hands.gone) {
-                    if let Some(client) = process.hands.clients.remove(&link) {
-                        process.hands.by_client.remove(&client.id);
-                        let client = client.id;
-                        process.hands.inputs.push_back(Input::ClientGone { client });
-                        process.want_round(context);
-                    }
+                for client in std::mem::take(&mut process.hands.gone) {
+                    process.hands.inputs.push_back(Input::ClientGone { client });
+                    process.want_round(context);
                 }
                 let at = context.now + SWEEP;
                 context.wake(ME, self.life, at, token::SWEEP);

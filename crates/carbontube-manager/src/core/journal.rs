@@ -297,7 +297,8 @@ impl Core {
             }
             let oldest = self.journal.pages.iter().find(|(_, page)| page.live > 0);
             let Some((&home, page)) = oldest else { return };
-            if home == self.journal.tail.next() {
+            // What this very commit writes is not written again.
+            if home >= self.journal.tail.first_new() {
                 return;
             }
             let jobs: Vec<JobNo> = page

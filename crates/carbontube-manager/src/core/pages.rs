@@ -48,6 +48,11 @@ impl Tail {
         self.next
     }
 
+    /// The first page that the store has not been given.
+    pub(super) fn first_new(&self) -> PageSeq {
+        self.closed.first().map_or(self.next, |(seq, _)| *seq)
+    }
+
     /// Adds a record; says in which page it begins.
     pub(super) fn append(&mut self, record: &[u8]) -> PageSeq {
         let room = self.page_bytes - HEAD_BYTES - 4;

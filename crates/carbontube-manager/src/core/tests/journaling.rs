@@ -93,6 +93,32 @@ fn journal_stays_small_while_one_old_job_lives() {
 }
 
 #[test]
+fn compaction_writes_each_live_job_once_in_a_commit() {
+    let options = CoreOptions {
+        page_bytes: 1024,
+        journal_garbage_bytes_min: 1,
+        ..CoreOptions::default()
+    };
+    let mut bed = Bed::with(pipeline(&["one"]), options);
+    let worker = bed.add_worker(1, "one", 100);
+    let live = (0..10).map(|n| large(&format!("live{n}"), 700)).collect();
+    let mut ended: Vec<NewJob> = (0..100).map(|n| large(&format!("j{n}"), 700)).collect();
+    bed.duration = |job| match job.to_string().starts_with("live") {
+        true => Duration::from_secs(100_000),
+        false => Duration::from_millis(1),
+    };
+    bed.enqueue_jobs(live);
+    for jobs in ended.chunks_mut(20) {
+        bed.enqueue_jobs(jobs.to_vec());
+        bed.run(Duration::from_millis(100));
+    }
+    assert_eq!(bed.runs(worker).len(), 10);
+    let pages = bed.disk.0.keys();
+    let journal = pages.filter(|(log, _)| *log == Log::Journal.tag()).count();
+    assert!(journal < 60, "{journal} pages for 10 jobs");
+}
+
+#[test]
 fn history_is_bounded_by_count() {
     let options = CoreOptions {
         history_jobs_max: 10,
