@@ -286,6 +286,14 @@ impl Core {
 
     /// Writes live records of the oldest page again when there is too much garbage.
     fn compact(&mut self) {
+        // Pages go from the front: an old record about no job would hold them all.
+        if self.rewrite_old_jobs() && self.journal.state_home < self.journal.tail.first_new() {
+            self.journal_state();
+        }
+    }
+
+    /// Whether it wrote any.
+    fn rewrite_old_jobs(&mut self) -> bool {
         let mut step = 0;
         while step < COMPACT_BYTES_STEP {
             let ratio = u64::from(self.options.journal_garbage_ratio.max(2));
@@ -293,13 +301,15 @@ impl Core {
             if held < self.options.journal_garbage_bytes_min
                 || held / ratio < self.journal.live_bytes
             {
-                return;
+                return step > 0;
             }
             let oldest = self.journal.pages.iter().find(|(_, page)| page.live > 0);
-            let Some((&home, page)) = oldest else { return };
+            let Some((&home, page)) = oldest else {
+                return step > 0;
+            };
             // What this very commit writes is not written again.
             if home >= self.journal.tail.first_new() {
-                return;
+                return step > 0;
             }
             let jobs: Vec<JobNo> = page
                 .jobs
@@ -310,7 +320,7 @@ impl Core {
             for no in jobs {
                 let Some(payload) = self.payload(no) else {
                     self.read_for_compaction(home);
-                    return;
+                    return step > 0;
                 };
                 step += payload.len() + 64;
                 if mutation::is(Mutation::CompactionDropsRecord)
@@ -323,6 +333,7 @@ impl Core {
                 self.journal_job(no, &payload, false);
             }
         }
+        step > 0
     }
 
     pub(super) fn handle_committed(&mut self, commit: CommitId, now: Timestamp) {
