@@ -3,7 +3,10 @@
 use anyhow::Result;
 
 use crate::cargo::{self, cargo_step, step};
-use crate::{fuzz, test_set, tidy, trials};
+use crate::{fuzz, sim, test_set, tidy, trials};
+
+/// How many worlds the simulator runs each time: a few minutes on two cores.
+const SIM_SEEDS: u64 = 5_000;
 
 /// Runs every check, quick ones first.
 pub(crate) fn run(without_test: bool) -> Result<()> {
@@ -39,6 +42,7 @@ pub(crate) fn run(without_test: bool) -> Result<()> {
         test_set::run()?;
     }
     fuzz::run_briefly(5)?;
+    sim::run_seeds(SIM_SEEDS)?;
     trials::run_trial("scenario", &["--all", "--short"])?;
     println!("ci: all good");
     Ok(())

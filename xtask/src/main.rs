@@ -4,6 +4,7 @@ mod cargo;
 mod ci;
 mod dist;
 mod fuzz;
+mod sim;
 mod test_set;
 mod tidy;
 mod trials;
@@ -29,6 +30,7 @@ enum Verb {
     Dist(Dist),
     Fuzz(Fuzz),
     Scenario(Scenario),
+    Sim(Sim),
     Test(Test),
     Tidy(Tidy),
 }
@@ -59,6 +61,16 @@ struct Demo {
 #[argh(subcommand, name = "scenario")]
 struct Scenario {
     /// names, or options of the scenarios: --all, --short, --seed N, --soak MINUTES, --list
+    #[argh(positional, greedy)]
+    arguments: Vec<String>,
+}
+
+/// Run whole pipelines in virtual time, with every fault, and check what must hold after
+/// each step (see `cargo xtask sim --help`).
+#[derive(FromArgs)]
+#[argh(subcommand, name = "sim")]
+struct Sim {
+    /// options of the simulator: --seed N, --seeds N, --minutes M, --trace, --mutations
     #[argh(positional, greedy)]
     arguments: Vec<String>,
 }
@@ -106,6 +118,7 @@ fn main() -> ExitCode {
     let result = match passed_on(&arguments) {
         // These programs have their own options; argh would take them for ours.
         Some(("fuzz", rest)) => fuzz::become_driver(rest),
+        Some(("sim", rest)) => sim::become_simulator(rest),
         Some((verb, rest)) => trials::become_trial(verb, rest),
         None => run(argh::from_env::<Xtask>().verb),
     };
@@ -121,7 +134,7 @@ fn main() -> ExitCode {
 /// The verb and the arguments of a command line that the trials program reads itself.
 fn passed_on(arguments: &[String]) -> Option<(&str, &[String])> {
     let (verb, rest) = arguments.split_first()?;
-    ["bench", "demo", "scenario", "fuzz"]
+    ["bench", "demo", "scenario", "fuzz", "sim"]
         .contains(&verb.as_str())
         .then_some((verb.as_str(), rest))
 }
@@ -133,6 +146,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo(demo) => trials::become_trial("demo", &demo.arguments),
         Verb::Dist(Dist {}) => dist::run(),
         Verb::Fuzz(fuzz) => fuzz::become_driver(&fuzz.arguments),
+        Verb::Sim(sim) => sim::become_simulator(&sim.arguments),
         Verb::Scenario(scenario) => trials::become_trial("scenario", &scenario.arguments),
         Verb::Test(Test {}) => test_set::run(),
         Verb::Tidy(tidy) => tidy::run(&cargo::root(), tidy.bless_wire),
