@@ -20,22 +20,34 @@ const BUILD: [&str; 6] = [
     "--quiet",
 ];
 
+/// As the test set builds it, so that little is left to build.
+const BRIEF_BUILD: [&str; 6] = [
+    "build",
+    "--workspace",
+    "--all-features",
+    "--bin",
+    "carbontube-fuzz",
+    "--quiet",
+];
+
 /// Builds and becomes the driver; returns only when that fails.
 pub(crate) fn become_driver(arguments: &[String]) -> Result<()> {
-    let error = prepared(arguments)?.exec();
+    let mut command = prepared(&BUILD, "fuzz")?;
+    let error = command.args(arguments).exec();
     Err(error).context("starting the fuzz driver")
 }
 
 /// The corpus of every target, then some seconds of new inputs for each.
 pub(crate) fn run_briefly(seconds: u64) -> Result<()> {
-    let arguments = ["--seconds".to_owned(), seconds.to_string()];
-    cargo::step("fuzz targets", &mut prepared(&arguments)?)
+    let mut command = prepared(&BRIEF_BUILD, "debug")?;
+    command.args(["--seconds", &seconds.to_string()]);
+    cargo::step("fuzz targets", &mut command)
 }
 
-fn prepared(arguments: &[String]) -> Result<Command> {
-    cargo_step("build of the fuzz targets", &BUILD)?;
-    let driver = cargo::target()?.join("fuzz").join("carbontube-fuzz");
+fn prepared(build: &[&str], folder: &str) -> Result<Command> {
+    cargo_step("build of the fuzz targets", build)?;
+    let driver = cargo::target()?.join(folder).join("carbontube-fuzz");
     let mut command = Command::new(driver);
-    command.args(arguments).current_dir(cargo::root());
+    command.current_dir(cargo::root());
     Ok(command)
 }

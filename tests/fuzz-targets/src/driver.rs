@@ -63,10 +63,12 @@ pub fn run(target: &Target, plan: &Plan) -> Result<Done> {
             trial.check(input)?;
         }
         let replayed = corpus.len();
-        let until = Instant::now() + plan.time;
+        let until = Instant::now().checked_add(plan.time);
         let mut random = Rng::with_seed(plan.seed);
         let mut made = 0;
-        while Instant::now() < until && plan.inputs_max.is_none_or(|max| made < max) {
+        while until.is_none_or(|until| Instant::now() < until)
+            && plan.inputs_max.is_none_or(|max| made < max)
+        {
             made += 1;
             let input = mutate(&corpus, target.dictionary, target.bytes_max, &mut random);
             trial.check(&input)?;
@@ -205,5 +207,50 @@ impl Watch {
 
     fn end(&self) {
         *self.trying.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINDS: Target = Target {
+        name: "finds",
+        about: "fails when it is given three letters",
+        run: |input| assert!(!input.windows(3).any(|three| three == b"bad"), "found it"),
+        seeds: || vec![b"good".to_vec()],
+        dictionary: &[b"bad"],
+        bytes_max: 64,
+    };
+
+    fn plan(findings: &Path) -> Plan {
+        Plan {
+            corpus: findings.join("none"),
+            findings: findings.to_owned(),
+            seed: 5,
+            time: Duration::from_secs(60),
+            inputs_max: Some(100_000),
+            careful: false,
+        }
+    }
+
+    #[test]
+    fn finding_is_left_in_a_file_and_told_with_how_to_try_it_again() {
+        let folder = std::env::temp_dir().join(format!("carbontube-fuzz-{}", std::process::id()));
+        let error = run(&FINDS, &plan(&folder)).expect_err("it finds something");
+        let text = format!("{error:#}");
+        assert!(text.contains("found it"), "{text}");
+        assert!(text.contains("cargo xtask fuzz finds --replay"), "{text}");
+        let file = fs::read_dir(&folder)
+            .expect("a folder of findings")
+            .next()
+            .expect("a finding")
+            .expect("a file")
+            .path();
+        let input = fs::read(file).expect("the input");
+        assert!(input.windows(3).any(|three| three == b"bad"));
+        let again = run(&FINDS, &plan(&folder)).expect_err("it finds it again");
+        assert_eq!(format!("{again:#}"), text, "one seed, one finding");
+        fs::remove_dir_all(folder).expect("our own folder");
     }
 }
