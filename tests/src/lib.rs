@@ -1,7 +1,9 @@
 //! Shared parts of the multi-process tests: starting `carbontube` processes, waiting
 //! for them with a deadline, and ending them whatever happens.
 
+pub mod browser;
 pub mod fixture;
+pub mod studio;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

@@ -29,6 +29,7 @@ enum Verb {
     Demo(Demo),
     Dist(Dist),
     Fuzz(Fuzz),
+    Pictures(Pictures),
     Scenario(Scenario),
     Sim(Sim),
     Test(Test),
@@ -71,6 +72,16 @@ struct Scenario {
 #[argh(subcommand, name = "sim")]
 struct Sim {
     /// options of the simulator: --seed N, --seeds N, --minutes M, --trace, --mutations
+    #[argh(positional, greedy)]
+    arguments: Vec<String>,
+}
+
+/// Take pictures of the web interface for the documentation, of a real cluster in a real
+/// browser (see `cargo xtask pictures --help`).
+#[derive(FromArgs)]
+#[argh(subcommand, name = "pictures")]
+struct Pictures {
+    /// options of the pictures: --folder DIR
     #[argh(positional, greedy)]
     arguments: Vec<String>,
 }
@@ -134,7 +145,7 @@ fn main() -> ExitCode {
 /// The verb and the arguments of a command line that the trials program reads itself.
 fn passed_on(arguments: &[String]) -> Option<(&str, &[String])> {
     let (verb, rest) = arguments.split_first()?;
-    ["bench", "demo", "scenario", "fuzz", "sim"]
+    ["bench", "demo", "pictures", "scenario", "fuzz", "sim"]
         .contains(&verb.as_str())
         .then_some((verb.as_str(), rest))
 }
@@ -147,6 +158,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Dist(Dist {}) => dist::run(),
         Verb::Fuzz(fuzz) => fuzz::become_driver(&fuzz.arguments),
         Verb::Sim(sim) => sim::become_simulator(&sim.arguments),
+        Verb::Pictures(pictures) => trials::become_trial("pictures", &pictures.arguments),
         Verb::Scenario(scenario) => trials::become_trial("scenario", &scenario.arguments),
         Verb::Test(Test {}) => test_set::run(),
         Verb::Tidy(tidy) => tidy::run(&cargo::root(), tidy.bless_wire),

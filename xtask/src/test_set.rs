@@ -19,7 +19,7 @@ struct Tool {
     probe: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     Tool {
         name: "redis-server",
         part: "the Redis store and its loss",
@@ -49,6 +49,11 @@ const TOOLS: [Tool; 6] = [
         name: "python3 with mypy",
         part: "the Python client's types",
         probe: &["python3", "-m", "mypy", "--version"],
+    },
+    Tool {
+        name: "chromium with chromedriver",
+        part: "the web interface in a real browser",
+        probe: &["chromedriver", "--version"],
     },
 ];
 

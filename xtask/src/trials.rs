@@ -1,4 +1,4 @@
-//! The verbs that drive real processes: demo, scenario and bench.
+//! The verbs that drive real processes: demo, scenario, bench and pictures.
 //!
 //! They live in the tests package, beside the harness of the multi-process tests. Here the
 //! release binaries are built and the trials program takes this process over, so that
@@ -42,7 +42,7 @@ pub(crate) fn run_trial(verb: &str, arguments: &[&str]) -> Result<()> {
 fn prepared(verb: &str, arguments: &[String]) -> Result<Command> {
     cargo_step("release build", &BUILD)?;
     if !arguments.iter().any(|argument| argument == "--help") {
-        if verb != "demo" {
+        if verb == "scenario" || verb == "bench" {
             build_example("carbontube-storage", &["--features", "testing"])?;
         }
         if verb == "bench" {
@@ -55,6 +55,7 @@ fn prepared(verb: &str, arguments: &[String]) -> Result<Command> {
         .arg(verb)
         .args(arguments)
         .env("CARBONTUBE_BINARIES", &release)
+        .env("CARBONTUBE_BIN", release.join("carbontube"))
         .current_dir(cargo::root());
     Ok(command)
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod demo;
 mod fault;
 mod feeder;
+mod pictures;
 mod process;
 mod proxy;
 mod scenario;
@@ -31,6 +32,7 @@ enum Verb {
     Demo(demo::Demo),
     Scenario(scenario::Scenario),
     Bench(bench::Bench),
+    Pictures(pictures::Pictures),
     Client(client::Client),
 }
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Demo(demo) => demo::run(&demo),
         Verb::Scenario(scenario) => scenario::run(&scenario),
         Verb::Bench(bench) => bench::run(&bench),
+        Verb::Pictures(pictures) => pictures::run(&pictures),
         Verb::Client(client) => client::run(&client),
     };
     match outcome {
