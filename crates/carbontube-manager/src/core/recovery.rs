@@ -319,7 +319,14 @@ impl Recovery {
                 // any other that a worker may hold.
                 Standing::Waiting { until } if until <= now => JobState::Enqueued,
                 Standing::Waiting { until } => {
-                    rare.until = Some(until);
+                    // A clock that was set back must not make a retry wait for that long;
+                    // a delay is the client's, and may be any.
+                    let longest = definition.phases()[usize::from(phase)].backoff.longest;
+                    let latest = match change.tries {
+                        0 => Timestamp::MAX,
+                        _ => now + longest + longest / 4,
+                    };
+                    rare.until = Some(until.min(latest));
                     JobState::Scheduled
                 }
             };

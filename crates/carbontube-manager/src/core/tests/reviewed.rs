@@ -501,3 +501,17 @@ fn result_of_a_stranger_does_not_spoil_the_attempt_of_another() {
     bed.finish(worker, "a", Outcome::Success, "");
     assert_eq!(bed.state("a"), Some(JobState::Success));
 }
+
+/// A clock that is set back before a restart.
+#[test]
+fn retry_does_not_wait_until_a_clock_that_was_set_back_has_caught_up() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.finish(worker, "a", failure(true), "");
+    bed.now = Timestamp(bed.now.0 - 600_000_000);
+    bed.restart();
+    let longest = bed.definition.phases()[0].backoff.longest;
+    bed.pass(longest + longest / 4);
+    assert_ne!(bed.state("a"), Some(JobState::Scheduled));
+}
