@@ -9,8 +9,7 @@ use carbontube_transport::{
 };
 
 use crate::raw::{Raw, frame};
-use crate::support::{any_port, free_port, local, message, port, reached, run, soon, text};
-use crate::traps::heard;
+use crate::support::{any_port, free_port, heard, local, message, port, reached, run, soon, text};
 
 #[test]
 fn req_delimiter_is_kept_and_can_be_taken_and_added() {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use carbontube_transport::{Address, Endpoint, Message, Options};
+use carbontube_transport::{Address, Endpoint, Message, Options, Publish, Subscribe};
 use futures_lite::future;
 
 /// The longest that any single wait may take.
@@ -105,4 +105,17 @@ pub(crate) fn resident_mib() -> usize {
         .and_then(|pages| pages.parse().ok())
         .expect("statm has the resident pages");
     (pages * 4096) >> 20
+}
+
+/// Publishes until it is heard: a publisher's first messages go nowhere.
+pub(crate) async fn heard(publish: &Publish, sub: &mut Subscribe, what: &str) {
+    let sending = async {
+        loop {
+            publish.send(message("unheard"));
+            publish.send(message(what));
+            async_io::Timer::after(Duration::from_millis(5)).await;
+        }
+    };
+    let hearing = async { while text(&sub.recv().await.unwrap()) != what {} };
+    soon(what, future::or(sending, hearing)).await;
 }

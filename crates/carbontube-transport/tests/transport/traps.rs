@@ -10,7 +10,7 @@ use carbontube_transport::{
 
 use crate::raw::{Raw, frame};
 use crate::support::{
-    any_port, free_port, local, message, port, quick, reached, resident_mib, run, soon, text,
+    any_port, free_port, heard, local, message, port, quick, reached, resident_mib, run, soon, text,
 };
 
 #[test]
@@ -110,19 +110,6 @@ fn trap_1_publish_and_subscribe_reconnect_from_either_side() {
             .unwrap();
         heard(&publish, &mut sub, "t4").await;
     });
-}
-
-/// Publishes until it is heard: a publisher's first messages go nowhere.
-pub(crate) async fn heard(publish: &Publish, sub: &mut Subscribe, what: &str) {
-    let sending = async {
-        loop {
-            publish.send(message("unheard"));
-            publish.send(message(what));
-            async_io::Timer::after(Duration::from_millis(5)).await;
-        }
-    };
-    let hearing = async { while text(&sub.recv().await.unwrap()) != what {} };
-    soon(what, futures_lite::future::or(sending, hearing)).await;
 }
 
 #[test]
