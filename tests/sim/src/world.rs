@@ -2,6 +2,7 @@
 
 mod faults;
 
+use std::fmt;
 use std::time::Duration;
 
 use carbontube_protocol::Timestamp;
@@ -165,14 +166,14 @@ impl World {
             self.tell_notices();
             self.look_after()?;
             self.check()?;
-            if self.context.healed && self.unsettled().is_none() {
+            if self.context.healed && self.unsettled(&|_| ()).is_none() {
                 self.context
                     .note(NodeId::World, format_args!("has settled"));
                 let view = view(&self.context, &self.manager, &self.workers, self.step);
                 return self.invariants.check_end(&view);
             }
             if self.context.now > last || self.step > STEPS_MAX {
-                let detail = self.unsettled().unwrap_or_default();
+                let detail = self.unsettled(&|what| what.to_string()).unwrap_or_default();
                 return Err(Violation {
                     invariant: "everything_settles_when_faults_stop",
                     detail: format!("after {} steps: {detail}", self.step),
@@ -193,45 +194,54 @@ impl World {
         self.invariants.check(&view)
     }
 
-    /// What is not settled, if anything.
-    fn unsettled(&self) -> Option<String> {
+    /// What is not settled, if anything; `tell` says what to make of it.
+    fn unsettled<T>(&self, tell: &dyn Fn(fmt::Arguments<'_>) -> T) -> Option<T> {
         if !self.starting.is_empty() || !self.suspended.is_empty() {
-            return Some(format!(
-                "starting {:?}, suspended {:?}",
-                self.starting, self.suspended
-            ));
+            let (starting, suspended) = (&self.starting, &self.suspended);
+            return Some(tell(format_args!(
+                "starting {starting:?}, suspended {suspended:?}"
+            )));
         }
         for (number, client) in self.clients.iter().enumerate() {
             if !client.is_done() {
-                return Some(format!("client {number} is not done: {client:?}"));
+                return Some(tell(format_args!(
+                    "client {number} is not done: {client:?}"
+                )));
             }
         }
         let Some(core) = self.manager.core() else {
-            return Some("the manager does not run".to_owned());
+            return Some(tell(format_args!("the manager does not run")));
         };
         for job in core.live_jobs() {
             if job.state != JobState::Failed {
-                return Some(format!("job {} is {}: {job:?}", job.id, job.state));
+                return Some(tell(format_args!(
+                    "job {} is {}: {job:?}",
+                    job.id, job.state
+                )));
             }
         }
         if !self.manager.is_idle() {
-            return Some("the manager has inputs or commits".to_owned());
+            return Some(tell(format_args!("the manager has inputs or commits")));
         }
         for (number, worker) in self.workers.iter().enumerate() {
             let Some(session) = worker.session() else {
-                return Some(format!("worker {number} does not run"));
+                return Some(tell(format_args!("worker {number} does not run")));
             };
             let load = session.load();
             if load.queued + load.running + load.done > 0 || worker.busy() > 0 {
-                return Some(format!("worker {number} holds {load:?}: {session:?}"));
+                return Some(tell(format_args!(
+                    "worker {number} holds {load:?}: {session:?}"
+                )));
             }
             if worker.is_draining() {
-                return Some(format!("worker {number} drains"));
+                return Some(tell(format_args!("worker {number} drains")));
             }
         }
         for worker in core.known_workers() {
             if !worker.attempts.is_empty() {
-                return Some(format!("the manager counts attempts with {worker:?}"));
+                return Some(tell(format_args!(
+                    "the manager counts attempts with {worker:?}"
+                )));
             }
         }
         None
