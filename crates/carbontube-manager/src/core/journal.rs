@@ -234,7 +234,7 @@ impl Core {
         if !self.journal.tail.is_empty() {
             let behind = self.journal.tail.next().0 - self.journal.state_home.0;
             let journal = &self.journal;
-            if behind > STATE_PAGES_MAX && journal.since_state > 8 * journal.state_bytes {
+            if behind > STATE_PAGES_MAX && journal.since_state > journal.state_bytes {
                 self.journal_state();
             }
         }

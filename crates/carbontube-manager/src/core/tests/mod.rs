@@ -4,6 +4,7 @@ mod bed;
 mod dispatching;
 mod insight;
 mod journaling;
+mod limits;
 mod random;
 mod repeating;
 mod restarting;
