@@ -166,6 +166,11 @@ impl Core {
         counts.map(|(cause, count)| (cause.as_str(), *count))
     }
 
+    /// The bytes of the latest records that are about no job.
+    pub fn journal_state_bytes(&self) -> u64 {
+        self.journal.state_bytes
+    }
+
     /// The state of an ended job that the history has.
     pub fn past_job(&self, id: &JobId) -> Option<JobState> {
         self.history.entry(id).map(|entry| entry.state)

@@ -75,7 +75,8 @@ pub fn answers_wait_for_the_disk(watch: &mut Watch, view: &View<'_>) -> Result<(
                 }
             }
             Message::Ended(answer) => {
-                for ended in answer.jobs.iter().filter(|ended| ended.state.is_some()) {
+                let over = |state| matches!(state, Some(JobState::Success | JobState::Cancelled));
+                for ended in answer.jobs.iter().filter(|ended| over(ended.state)) {
                     is_durable(watch, view, &ended.id, true)?;
                 }
             }
@@ -94,14 +95,13 @@ fn is_durable(watch: &Watch, view: &View<'_>, id: &JobId, ended: bool) -> Result
         true => "is told to have ended",
         false => "is told to be there",
     };
-    let gone = watch.gone.get(id).copied();
-    let live = watch.jobs.get(id).map(|seen| seen.known_by);
-    // An answer may be older than the latest change: it needs the first record at least.
-    let first = watch.done.get(id).and_then(|done| done.first()).copied();
+    // What was there when this process started needs nothing. An answer may be older than
+    // the latest change: that a job is there needs its first record at least.
     let needed = match ended {
-        true => gone.unwrap_or_default(),
-        false => first.or(live).unwrap_or_default(),
+        true => watch.gone.get(id),
+        false => watch.first.get(id),
     };
+    let needed = needed.copied().unwrap_or_default();
     if needed <= view.synced {
         return Ok(());
     }
@@ -214,6 +214,11 @@ pub fn what_was_acknowledged_survives(watch: &mut Watch, view: &View<'_>) -> Res
         return Ok(());
     }
     for (id, seen) in &watch.jobs {
+        let known = view.oracle.job(id);
+        // One that has ended may have been enqueued anew.
+        if known.is_none_or(|known| known.may_be_gone(watch.last_phase)) {
+            continue;
+        }
         if let Some(least) = watch.acknowledged.get(id)
             && seen.phase < *least
         {
@@ -224,11 +229,9 @@ pub fn what_was_acknowledged_survives(watch: &mut Watch, view: &View<'_>) -> Res
                 least - 1
             ));
         }
-        let started = view
-            .oracle
-            .job(id)
-            .into_iter()
-            .flat_map(|known| &known.executions);
+        let former = watch.former.get(id).copied().unwrap_or_default();
+        let started = known.and_then(|known| known.executions.get(former..));
+        let started = started.unwrap_or_default().iter();
         if let Some(most) = started.map(|execution| execution.phase).max()
             && seen.phase < most
         {

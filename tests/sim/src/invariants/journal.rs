@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use carbontube_manager::core::{Core, Recovery};
 use carbontube_manager::testing::JobSnapshot;
 use carbontube_protocol::message::JobState;
-use carbontube_protocol::{JobId, ManagerId};
+use carbontube_protocol::{JobId, ManagerId, Timestamp};
 use carbontube_storage::{Bounds, Log};
 
 use super::Watch;
@@ -92,7 +92,7 @@ fn difference(
         );
     }
     // Who was scheduled takes a new place when its time has come, which is not journaled.
-    if live.ticket != stored.ticket && stored.state == JobState::Enqueued && live.tries == 0 {
+    if live.ticket != stored.ticket && stored.state == JobState::Enqueued {
         return differ("ticket", &live.ticket, &stored.ticket);
     }
     if live.enqueued_at != stored.enqueued_at {
@@ -118,12 +118,9 @@ fn replay(view: &View<'_>) -> Result<Core, String> {
             taken.map_err(|error| error.to_string())?;
         }
     }
+    // At a time before all others no pause is over: what is scheduled stays so.
     recovery
-        .finish(
-            view.manager.clock(view.now),
-            ManagerId::from_bytes([1; 16]),
-            1,
-        )
+        .finish(Timestamp::ZERO, ManagerId::from_bytes([1; 16]), 1)
         .map_err(|error| error.to_string())
 }
 
@@ -147,11 +144,15 @@ pub fn pages_follow_live_jobs(watch: &mut Watch, view: &View<'_>) -> Result<(), 
         first: bounds.first,
         next: oldest,
     };
-    let most = STATE_PAGES + 2 * watch.pages_of_a_commit_max;
+    // What is about no job is written again after so many pages, and so many of its bytes.
+    let state_pages = STATE_PAGES + 8 * core.journal_state_bytes() / RECORD_BYTES_MIN;
+    let most = 2 * (state_pages + watch.pages_of_a_commit_max);
     if needless.pages() > most {
         return Err(format!(
-            "{} pages stand before that of the oldest live job, the most is {most}",
-            needless.pages()
+            "{} pages from {} on stand before page {oldest} of the oldest live job, the most is \
+             {most}",
+            needless.pages(),
+            bounds.first
         ));
     }
     let (_, held, live) = core.journal_use();
@@ -168,20 +169,21 @@ pub fn pages_follow_live_jobs(watch: &mut Watch, view: &View<'_>) -> Result<(), 
     Ok(())
 }
 
+/// The smallest record; a commit of one takes a page.
+const RECORD_BYTES_MIN: u64 = 24;
+
 /// What may come while old records are read back to be written again.
 const LATE_BYTES: u64 = 256 << 10;
 
 /// The history holds no more ended jobs than it is set to, beyond what its last pages have.
 pub fn history_is_bounded(watch: &mut Watch, view: &View<'_>) -> Result<(), String> {
-    let Some(core) = view
-        .manager
-        .core()
-        .filter(|_| watch.acted && view.committed)
-    else {
+    let here = watch.acted && view.committed && is_at_rest(view);
+    let Some(core) = view.manager.core().filter(|_| here) else {
         return Ok(());
     };
     let (jobs, page_jobs_max, unstored) = core.history_use();
-    let most = view.parameters.core.history_jobs_max + page_jobs_max + unstored;
+    // The oldest page goes as a whole or stays, and the newest always stays.
+    let most = view.parameters.core.history_jobs_max + 2 * page_jobs_max + unstored;
     if jobs > most {
         return Err(format!("{jobs} ended jobs are kept, the most is {most}"));
     }

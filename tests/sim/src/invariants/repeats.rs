@@ -8,8 +8,7 @@ use crate::view::View;
 /// The manager has counted, with a cause, at least as many executions beyond the needed
 /// ones as there were.
 ///
-/// One is beyond the needed ones when another of the same phase started before it and had
-/// not failed. Whoever asks to try a failed job again asks for what comes of it.
+/// Needed is one of each phase, and one more for each that failed. Whoever asks to try a failed job again asks for what comes of it.
 pub fn repeated_executions_have_a_cause(watch: &mut Watch, view: &View<'_>) -> Result<(), String> {
     let mut found = None;
     for (id, event) in &watch.events {
@@ -22,12 +21,21 @@ pub fn repeated_executions_have_a_cause(watch: &mut Watch, view: &View<'_>) -> R
         let Some(execution) = known.executions.get(*index) else {
             continue;
         };
-        let others = known.executions[..*index].iter();
-        let repeats = others
-            .filter(|other| other.phase == execution.phase)
-            .any(|other| !matches!(other.ended, Some((_, Outcome::Failure | Outcome::Stopped))));
-        if repeats && !known.was_asked(Asked::Retry) {
-            watch.repeats += 1;
+        let former = watch.former.get(id).copied().unwrap_or_default();
+        let all = known.executions.get(former..=*index).unwrap_or_default();
+        let of_phase = all.iter().filter(|other| other.phase == execution.phase);
+        let (mut runs, mut failed) = (0u64, 0u64);
+        for other in of_phase {
+            runs += 1;
+            let ended = other.ended.as_ref().map(|(_, outcome)| outcome);
+            failed += u64::from(matches!(ended, Some(Outcome::Failure | Outcome::Stopped)));
+        }
+        let needless = runs.saturating_sub(1 + failed);
+        let key = (id.clone(), execution.phase, former);
+        let counted = watch.repeats_of.entry(key).or_default();
+        if needless > *counted && !known.was_asked(Asked::Retry) {
+            watch.repeats += needless - *counted;
+            *counted = needless;
             found = Some(format!(
                 "phase {} of job {id} started again as {}",
                 execution.phase, execution.attempt

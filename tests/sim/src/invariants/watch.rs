@@ -41,6 +41,10 @@ pub struct Watch {
     pub gone: BTreeMap<JobId, RecordSeq>,
     /// For each phase that a job has done in this life: durable once this record is.
     pub done: BTreeMap<JobId, Vec<RecordSeq>>,
+    /// For live jobs: that they are there at all is durable once this record is.
+    pub first: BTreeMap<JobId, RecordSeq>,
+    /// For ids that were used again after their job had ended: the executions before that.
+    pub former: BTreeMap<JobId, usize>,
     /// What happened in this step by the oracle.
     pub events: Vec<(JobId, Event)>,
     read_events: usize,
@@ -52,8 +56,8 @@ pub struct Watch {
     pub attempts: BTreeMap<(AttemptId, WorkerId), JobId>,
     /// Executions that were more than needed.
     pub repeats: u64,
-    /// Repeats that the manager has no way to know of yet.
-    pub repeats_by_job: BTreeMap<JobId, u64>,
+    /// The same, for each job, phase, and number of executions before the id was used again.
+    pub repeats_of: BTreeMap<(JobId, u16, usize), u64>,
     commits: u64,
     /// The most pages that one commit has put.
     pub pages_of_a_commit_max: u64,
@@ -73,13 +77,15 @@ impl Watch {
             before: BTreeMap::new(),
             gone: BTreeMap::new(),
             done: BTreeMap::new(),
+            first: BTreeMap::new(),
+            former: BTreeMap::new(),
             events: Vec::new(),
             read_events: 0,
             held: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             attempts: BTreeMap::new(),
             repeats: 0,
-            repeats_by_job: BTreeMap::new(),
+            repeats_of: BTreeMap::new(),
             commits: 0,
             pages_of_a_commit_max: 0,
             pages_next: 1,
@@ -100,6 +106,7 @@ impl Watch {
             self.jobs.clear();
             self.gone.clear();
             self.done.clear();
+            self.first.clear();
             self.held.clear();
         }
         if self.acted {
@@ -142,6 +149,13 @@ impl Watch {
             let done = self.done.entry(job.id.clone()).or_default();
             if found.is_none() {
                 done.clear();
+                self.first.insert(job.id.clone(), known_by);
+            }
+            if found.is_none() && !view.started {
+                self.acknowledged.remove(job.id);
+                let known = view.oracle.job(job.id);
+                let former = known.map_or(0, |known| known.executions.len());
+                self.former.insert(job.id.clone(), former);
             }
             done.resize(usize::from(job.phase).max(done.len()), known_by);
             let now = Seen {
