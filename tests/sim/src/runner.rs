@@ -145,3 +145,6 @@ pub fn run(plan: &Plan, progress: &(dyn Fn(u64) + Sync)) -> Summary {
     summary.took = started.elapsed();
     summary
 }
+
+#[cfg(test)]
+mod tests;
