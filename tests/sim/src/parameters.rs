@@ -282,7 +282,7 @@ fn definition(r: &mut Rng, phases: usize) -> PipelineDefinition {
 fn core(r: &mut Rng, worker_timeout: Duration) -> CoreOptions {
     CoreOptions {
         limits: Limits {
-            batch_jobs_max: pick(r, &[1, 7, 64, 4096]),
+            batch_jobs_max: pick(r, &[20, 24, 64, 4096]),
             ..Limits::default()
         },
         worker_timeout,
