@@ -62,24 +62,8 @@ fn contradiction(
         {
             Some("it is told to be cancelled, and nobody asked for that".to_owned())
         }
-        Told::Duplicate(
-            JobState::Enqueued | JobState::Running | JobState::Scheduled | JobState::Failed,
-        ) if was(|told| {
-            matches!(
-                told,
-                Told::Ended {
-                    state: Some(JobState::Success | JobState::Cancelled),
-                    ..
-                } | Told::Duplicate(JobState::Success | JobState::Cancelled)
-            )
-        }) && earlier
-            .iter()
-            .filter(|(_, told)| *told == Told::Accepted)
-            .count()
-            < 2 =>
-        {
-            Some("it is told to be live, and was told to have ended".to_owned())
-        }
+        // That a job is live may be heard late: an answer to a batch waits until the batch has
+        // all its answers.
         _ => None,
     }
 }

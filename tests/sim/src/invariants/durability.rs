@@ -137,7 +137,10 @@ pub fn acknowledgements_wait_for_the_disk(
                 let Some(known) = view.oracle.job(&id) else {
                     continue;
                 };
-                let execution = known.executions.iter().find(|e| e.attempt == *attempt);
+                // One of a former job with this id decides nothing about the present one.
+                let former = watch.former.get(&id).copied().unwrap_or_default();
+                let executions = known.executions.get(former..).unwrap_or_default();
+                let execution = executions.iter().find(|e| e.attempt == *attempt);
                 let Some(execution) = execution.filter(|e| e.success().is_some()) else {
                     continue;
                 };

@@ -1,5 +1,7 @@
 //! A phase that runs again has a reason, and the manager says which.
 
+use std::collections::BTreeSet;
+
 use super::Watch;
 use crate::network::NodeId;
 use crate::oracle::{Asked, Disturbance, Event, Outcome};
@@ -25,7 +27,13 @@ pub fn repeated_executions_have_a_cause(watch: &mut Watch, view: &View<'_>) -> R
         let all = known.executions.get(former..=*index).unwrap_or_default();
         let of_phase = all.iter().filter(|other| other.phase == execution.phase);
         let (mut runs, mut failed) = (0u64, 0u64);
+        let mut attempts = BTreeSet::new();
         for other in of_phase {
+            // A dispatch that the network gives to a worker's successor at the same address
+            // as well is no decision of the manager, which hears of it later.
+            if !attempts.insert(other.attempt) {
+                continue;
+            }
             runs += 1;
             let ended = other.ended.as_ref().map(|(_, outcome)| outcome);
             failed += u64::from(matches!(ended, Some(Outcome::Failure | Outcome::Stopped)));
