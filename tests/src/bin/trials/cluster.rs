@@ -142,6 +142,7 @@ static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// Kills every process and removes every cluster's folder.
 pub(crate) fn end_all() {
     carbontube_tests::kill_all();
+    crate::mount::end_all();
     for folder in FOLDERS
         .lock()
         .unwrap_or_else(|broken| broken.into_inner())
@@ -621,6 +622,11 @@ impl Cluster {
     pub(crate) fn continue_other(&mut self, role: Role) {
         self.other(role).signal(Signal::CONT);
         self.other_is_back(role);
+    }
+
+    /// The phase that a worker runs.
+    pub(crate) fn phase_of(&self, index: usize) -> String {
+        self.workers[index].arguments[0].clone()
     }
 
     /// A worker's process.

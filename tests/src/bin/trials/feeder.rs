@@ -74,6 +74,21 @@ impl Told {
         sent.unwrap_or_else(|broken| broken.into_inner()).clone()
     }
 
+    /// Takes in what another client was told.
+    pub(crate) fn merge(&self, other: &Told) {
+        for id in other.all_sent() {
+            self.note_sent(id);
+        }
+        let confirmations = other.confirmations();
+        let mut confirmed = self
+            .confirmed
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner());
+        confirmed.extend(confirmations);
+        let rejected = other.rejected.load(Ordering::Relaxed);
+        self.rejected.fetch_add(rejected, Ordering::Relaxed);
+    }
+
     fn note_sent(&self, id: String) {
         let sent = self.sent.lock();
         sent.unwrap_or_else(|broken| broken.into_inner()).insert(id);

@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask demo|scenario|bench` builds everything in release and starts this.
 
+mod attackers;
 mod bench;
 mod client;
 mod cluster;
@@ -9,6 +10,7 @@ mod demo;
 mod fault;
 mod feeder;
 mod pictures;
+mod mount;
 mod process;
 mod proxy;
 mod scenario;

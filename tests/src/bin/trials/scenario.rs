@@ -3,7 +3,10 @@
 //! What clients were told and what the phases' own ledgers say is compared; each scenario
 //! ends with one line of figures, or an error.
 
+mod attack;
 mod behaviour;
+mod crowd;
+mod disks;
 mod figures;
 mod hostile;
 mod journal;
@@ -108,6 +111,16 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
     ("redis-loss", stores::redis_loss, Needs::Redis),
     ("full-disk", stores::full_disk, Needs::Root),
     ("power-cut", stores::power_cut, Needs::Root),
+    ("full-disk-manager", disks::full_disk_manager, Needs::Root),
+    ("power-loss", disks::power_loss, Needs::Root),
+    ("join-leave", crowd::join_leave, Needs::Nothing),
+    ("mixed", crowd::mixed, Needs::Nothing),
+    (
+        "silent-connections",
+        attack::silent_connections,
+        Needs::Nothing,
+    ),
+    ("attack", attack::attack, Needs::Nothing),
     ("upgrade", upgrade::upgrade, Needs::Nothing),
     ("restart-100k", restart::restart_100k, Needs::Nothing),
     ("restart-1m", restart::restart_1m, Needs::Patience),

@@ -16,7 +16,7 @@ use crate::cluster::Cluster;
 use crate::feeder::{feed, joined};
 
 /// Enqueues jobs apart from those that the feeder counts, and returns their ids.
-fn enqueue_apart(cluster: &Cluster, jobs: &[serde_json::Value]) -> Result<Vec<JobId>> {
+pub(super) fn enqueue_apart(cluster: &Cluster, jobs: &[serde_json::Value]) -> Result<Vec<JobId>> {
     let client = cluster.client()?;
     let jobs: Vec<NewJob> = jobs.iter().map(NewJob::new).collect::<Result<_, _>>()?;
     let receipts = task::block_on(client.enqueue_batch(&cluster.pipeline(), jobs))?;
@@ -30,7 +30,7 @@ fn enqueue_apart(cluster: &Cluster, jobs: &[serde_json::Value]) -> Result<Vec<Jo
 }
 
 /// What became of jobs.
-fn states(cluster: &Cluster, ids: &[JobId]) -> Result<Vec<(JobState, String)>> {
+pub(super) fn states(cluster: &Cluster, ids: &[JobId]) -> Result<Vec<(JobState, String)>> {
     let client = cluster.client()?;
     let mut states = Vec::new();
     for id in ids {

@@ -55,16 +55,22 @@ pub(crate) struct Past {
 
 /// Exports the journal of a stopped manager and reads it.
 pub(crate) fn read(cluster: &Cluster) -> Result<JournalSays> {
-    let file = cluster.folder().join("exported");
+    let pipeline = cluster.pipeline().to_string();
+    read_at(cluster.folder(), cluster.storage(), &pipeline)
+}
+
+/// Exports any journal that no manager has open, and reads it.
+pub(crate) fn read_at(folder: &Path, storage: &str, pipeline: &str) -> Result<JournalSays> {
+    let file = folder.join("exported");
     let _old = std::fs::remove_file(&file);
     let arguments = [
         "journal".to_owned(),
         "export".to_owned(),
-        cluster.storage().to_owned(),
-        cluster.pipeline().to_string(),
+        storage.to_owned(),
+        pipeline.to_owned(),
         file.display().to_string(),
     ];
-    let finished = run_program(cluster.folder(), &binaries().join("carbontube"), &arguments);
+    let finished = run_program(folder, &binaries().join("carbontube"), &arguments);
     ensure!(
         finished.code == Some(0),
         "the journal cannot be exported: {}",
