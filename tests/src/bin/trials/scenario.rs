@@ -84,7 +84,7 @@ enum Needs {
     Nothing,
     Root,
     Redis,
-    /// Minutes and gigabytes: only where it is named.
+    /// Minutes, gigabytes, or a verdict that is open still: only where it is named.
     Patience,
 }
 
@@ -112,7 +112,7 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
     ("full-disk", stores::full_disk, Needs::Root),
     ("power-cut", stores::power_cut, Needs::Root),
     ("full-disk-manager", disks::full_disk_manager, Needs::Root),
-    ("power-loss", disks::power_loss, Needs::Root),
+    ("power-loss", disks::power_loss, Needs::Patience),
     ("join-leave", crowd::join_leave, Needs::Nothing),
     ("mixed", crowd::mixed, Needs::Nothing),
     (
@@ -120,7 +120,7 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
         attack::silent_connections,
         Needs::Nothing,
     ),
-    ("attack", attack::attack, Needs::Nothing),
+    ("attack", attack::attack, Needs::Patience),
     ("upgrade", upgrade::upgrade, Needs::Nothing),
     ("restart-100k", restart::restart_100k, Needs::Nothing),
     ("restart-1m", restart::restart_1m, Needs::Patience),
