@@ -136,6 +136,8 @@ struct Manager {
     timeout: Option<Duration>,
     last_heard: Timestamp,
     held: usize,
+    /// It said hello in this epoch.
+    greeted: bool,
 }
 
 #[derive(Debug)]
@@ -274,6 +276,7 @@ impl Session {
         if head.epoch > manager.epoch {
             manager.epoch = head.epoch;
             manager.sequence = head.sequence;
+            manager.greeted = false;
             // A standby that took over is reached by another route.
             if self.profile.routes > 1 {
                 manager.route = None;
@@ -296,6 +299,7 @@ impl Session {
             timeout: None,
             last_heard: now,
             held: 0,
+            greeted: false,
         };
         if self.managers.len() < MANAGERS_MAX {
             self.managers.push(manager);
@@ -317,6 +321,7 @@ impl Session {
         let manager = &mut self.managers[usize::from(index)];
         // A manager that had forgotten this worker counts from the start again.
         manager.sequence = hello.head.sequence;
+        manager.greeted = true;
         manager.timeout = Some(Duration::from_millis(hello.worker_timeout_ms));
         self.resend_all(index);
         self.effects.heartbeat = true;
@@ -327,6 +332,12 @@ impl Session {
         let Some(index) = self.hear(&dispatch.head, codec, now) else {
             return;
         };
+        // A hello comes first on each connection. What comes before it was sent to a worker
+        // that had this address before, and may have begun there.
+        if !self.profile.shared_address && !self.managers[usize::from(index)].greeted {
+            self.stale_count += 1;
+            return;
+        }
         let mut refused: BTreeMap<u8, (HandBackReason, Vec<HandedBack>)> = BTreeMap::new();
         for work in dispatch.jobs {
             let key = Key {

@@ -438,6 +438,12 @@ impl Core {
                     moved.map_or(0, |m| m.sequence),
                     now,
                 );
+                // Nothing goes from one worker to another unless a device is between: this
+                // one took up what was sent to the one that had its address before.
+                if !shared {
+                    self.count_rerun(Cause::WorkerReplaced, 1, None);
+                }
+                self.make_known(id);
                 if let Some(job) = self.jobs.job_mut(no) {
                     job.attempt = Some((attempt, id));
                 }

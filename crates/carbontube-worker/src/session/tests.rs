@@ -91,6 +91,14 @@ impl Desk {
     }
 
     fn dispatch(&mut self, head: PipeHead, jobs: Vec<DispatchedJob>) -> Effects {
+        let known = |m: &&Manager| m.id == head.manager && m.epoch >= head.epoch && m.greeted;
+        if !self.session.managers.iter().any(|m| known(&m)) {
+            self.hello(head);
+        }
+        self.dispatch_unheralded(head, jobs)
+    }
+
+    fn dispatch_unheralded(&mut self, head: PipeHead, jobs: Vec<DispatchedJob>) -> Effects {
         self.receive(Dispatch {
             head,
             pipeline: PipelineName::new("p").expect("a valid name"),
@@ -445,6 +453,35 @@ fn deadlines_expire_once_and_the_late_end_is_ignored() {
 }
 
 #[test]
+fn dispatch_before_the_hello_was_meant_for_another_and_is_not_taken() {
+    let mut desk = desk();
+    assert_eq!(
+        desk.dispatch_unheralded(head(1, 1, 7), vec![work(1)]).start,
+        0
+    );
+    assert_eq!(desk.session.stale_count(), 1);
+    desk.hello(head(1, 1, 8));
+    assert_eq!(
+        desk.dispatch_unheralded(head(1, 1, 9), vec![work(2)]).start,
+        1
+    );
+    // A new epoch greets anew.
+    assert_eq!(
+        desk.dispatch_unheralded(head(1, 2, 1), vec![work(3)]).start,
+        0
+    );
+}
+
+#[test]
+fn dispatch_behind_a_device_needs_no_hello() {
+    let mut desk = desk_with(|profile| profile.shared_address = true);
+    assert_eq!(
+        desk.dispatch_unheralded(head(1, 1, 7), vec![work(1)]).start,
+        1
+    );
+}
+
+#[test]
 fn option_overrides_the_dispatched_timeout() {
     let mut desk = desk_with(|profile| profile.timeout = Some(Duration::from_secs(1)));
     let mut work = work(1);
@@ -495,6 +532,7 @@ fn answers_use_each_managers_codec() {
         pipeline: PipelineName::new("p").expect("a valid name"),
         jobs: vec![work(1)],
     };
+    desk.hello(head(2, 1, 1));
     desk.session.receive(json.into(), Codec::Json, desk.now);
     let key = desk.start().expect("queued");
     desk.succeed(key);

@@ -260,6 +260,26 @@ fn new_incarnation_at_an_address_replaces_the_old_one_at_once() {
     assert_eq!(bed.state("a"), Some(JobState::Success));
 }
 
+/// What was accepted for a connection that broke is sent first on the next one.
+#[test]
+fn attempt_that_a_new_incarnation_took_up_is_a_rerun() {
+    let mut bed = Bed::new(&["one"]);
+    let old = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.beat(old);
+    let running = bed.workers[&old].running.clone();
+    bed.answers = false;
+    let (new, pipe) = restart_worker(&mut bed, old, 2);
+    bed.workers.get_mut(&new).expect("there").running = running;
+    bed.input(Input::PipeUp { pipe });
+    bed.beat(new);
+    assert_eq!((held(&bed, old), held(&bed, new)), (0, 1));
+    let cause = "worker replaced at its address".to_owned();
+    assert_eq!(bed.stats().rerun_causes, [(cause, 1)]);
+    bed.finish(new, "a", Outcome::Success, "");
+    assert_eq!(bed.state("a"), Some(JobState::Success));
+}
+
 #[test]
 fn liar_at_a_live_workers_address_does_not_evict_it() {
     let mut bed = Bed::new(&["one"]);
