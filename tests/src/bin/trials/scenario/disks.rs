@@ -151,8 +151,8 @@ pub(super) fn power_loss(size: Size) -> Result<Figures> {
     let jobs = sleepers(size.random(), PHASE_MS);
     let mut load = Load::start(&cluster, cluster.client()?, jobs, WINDOW);
     let cuts = size.of(3, 10);
-    let (mut checked, mut slowest) = (0, Duration::ZERO);
-    for _ in 0..cuts {
+    let mut left = Vec::new();
+    for number in 0..cuts {
         load.advance(random.usize(50..400))?;
         let confirmed = load.told.count();
         wait_for("a confirmation", || Ok(load.told.count() > confirmed))?;
@@ -160,17 +160,26 @@ pub(super) fn power_loss(size: Size) -> Result<Figures> {
         // meanwhile is what a disk's cache may write, too.
         cluster.suspend_manager();
         let confirmed = load.told.ids();
-        let cut = folder.path().join("cut.img");
+        let cut = folder.path().join(format!("cut-{number}.img"));
         copy_image(&image, &cut)?;
         cluster.continue_manager();
+        left.push((cut, confirmed));
+    }
+    load.finish()?;
+    settle(&mut cluster)?;
+    let figures = judge(&mut cluster, &load.told)?;
+    // Only now: a manager dials the workers that its journal knows, and would take those
+    // of the original away from it.
+    for index in 0..cluster.workers() {
+        cluster.kill_worker(index);
+    }
+    let (mut checked, mut slowest) = (0, Duration::ZERO);
+    for (cut, confirmed) in left {
         let opened = check_cut(&cluster, folder.path(), &cut, &confirmed)?;
         slowest = slowest.max(opened);
         checked += confirmed.len();
         std::fs::remove_file(&cut)?;
     }
-    load.finish()?;
-    settle(&mut cluster)?;
-    let figures = judge(&mut cluster, &load.told)?;
     Ok(figures.saying(format!(
         "{cuts} power cuts, a manager opened what was left within {:.2} s, all {checked} \
          confirmations before them were there",
