@@ -112,7 +112,7 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
     ("full-disk", stores::full_disk, Needs::Root),
     ("power-cut", stores::power_cut, Needs::Root),
     ("full-disk-manager", disks::full_disk_manager, Needs::Root),
-    ("power-loss", disks::power_loss, Needs::Patience),
+    ("power-loss", disks::power_loss, Needs::Root),
     ("join-leave", crowd::join_leave, Needs::Nothing),
     ("mixed", crowd::mixed, Needs::Nothing),
     (
