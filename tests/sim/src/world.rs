@@ -26,7 +26,7 @@ use faults::Later;
 /// When worlds begin.
 const ORIGIN: Timestamp = Timestamp(1_800_000_000_000_000);
 /// More steps than any world needs: one that takes them goes in circles.
-const STEPS_MAX: u64 = 1_000_000;
+const STEPS_MAX: u64 = 150_000;
 /// The most steps at one moment of virtual time.
 const STEPS_AT_ONCE_MAX: u64 = 20_000;
 

@@ -145,7 +145,7 @@ impl User {
             let query = Query::Pause { phase: None };
             self.ask(process, query, Errand::Pause, context);
         }
-        if context.chance(self.parameters.asks) && self.thought_of < self.parameters.jobs {
+        if context.fault(self.parameters.asks) && self.thought_of < self.parameters.jobs {
             let query = self.question(context);
             self.ask(process, query, Errand::Ask, context);
         }
