@@ -140,7 +140,13 @@ pub fn acknowledgements_wait_for_the_disk(
                 // One of a former job with this id decides nothing about the present one.
                 let former = watch.former.get(&id).copied().unwrap_or_default();
                 let executions = known.executions.get(former..).unwrap_or_default();
-                let execution = executions.iter().find(|e| e.attempt == *attempt);
+                // A worker's successor at its address may have got the attempt as well: which
+                // of their results it was is not known here.
+                let mut of_attempt = executions.iter().filter(|e| e.attempt == *attempt);
+                if of_attempt.clone().any(|e| e.success().is_none()) {
+                    continue;
+                }
+                let execution = of_attempt.next();
                 let Some(execution) = execution.filter(|e| e.success().is_some()) else {
                     continue;
                 };
@@ -149,9 +155,9 @@ pub fn acknowledgements_wait_for_the_disk(
                 let done = done.and_then(|done| done.get(usize::from(phase))).copied();
                 let needed = match watch.jobs.get(&id) {
                     // Another result has decided otherwise; it came first.
-                    Some(seen) if seen.state == JobState::Failed => RecordSeq(0),
+                    Some(seen) if seen.state == JobState::Failed => continue,
                     Some(_) if done.is_some() => done.unwrap_or_default(),
-                    Some(_) if known.was_asked(Asked::Retry) => RecordSeq(0),
+                    Some(_) if known.was_asked(Asked::Retry) => continue,
                     None if done.is_some() => done.unwrap_or_default(),
                     Some(seen) => {
                         return Err(format!(
