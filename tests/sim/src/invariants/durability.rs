@@ -1,6 +1,6 @@
 //! Durable before visible, and never lost afterwards.
 
-use carbontube_manager::core::{Effect, RecordSeq};
+use carbontube_manager::core::Effect;
 use carbontube_protocol::JobId;
 use carbontube_protocol::message::{EnqueueOutcome, JobState, Message};
 

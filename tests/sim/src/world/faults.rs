@@ -560,7 +560,8 @@ impl World {
             }
             (1, Some(mut frames)) => {
                 self.context.counts.bump("fault: a spoilt message was sent");
-                let index = self.context.random.usize(..frames.len());
+                // Not a payload: whoever spoils that in a worker's name gets a failure counted.
+                let index = self.context.random.usize(..frames.len().min(2));
                 let length = self.context.random.usize(..=frames[index].len());
                 frames[index] = frames[index].slice(..length);
                 frames
