@@ -76,6 +76,12 @@ pub(crate) fn run(pictures: &Pictures) -> Result<()> {
             // Shown as lost for a while, then forgotten: a fresh one for each window.
             if view == "workers" {
                 studio.add_worker("encode-video");
+                browser.go(&format!("{}/#/{PIPELINE}/workers", studio.address()));
+                wait_until("the new worker is known", || {
+                    let count = "return document.querySelectorAll(\
+                        '.worker[data-status=available]').length";
+                    (browser.script(count, &[]).as_u64() == Some(5)).then_some(())
+                });
                 let mut killed = studio.workers.pop().expect("the one just added");
                 killed.kill();
             }
