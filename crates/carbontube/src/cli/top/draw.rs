@@ -324,10 +324,10 @@ fn workers(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture
         ],
         [
             Constraint::Min(12),
-            Constraint::Length(12),
-            Constraint::Length(8),
             Constraint::Length(10),
             Constraint::Length(8),
+            Constraint::Length(10),
+            Constraint::Length(7),
             Constraint::Length(7),
             Constraint::Length(6),
             Constraint::Length(5),

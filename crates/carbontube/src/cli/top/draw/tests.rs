@@ -212,6 +212,16 @@ fn pipeline_fits_eighty_columns() {
 }
 
 #[test]
+fn workers_fit_eighty_columns() {
+    let mut bench = bench(false);
+    bench.press(KeyCode::Char('2'));
+    let text = bench.text(80, 24, Duration::ZERO);
+    for wanted in ["gpu-1", "available", "lost", "4/4", "90 %", "1.0 s"] {
+        assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
+    }
+}
+
+#[test]
 fn wide_screen_has_the_plots_side_by_side() {
     let bench = bench(false);
     let plots = |width| {
