@@ -50,7 +50,7 @@ def receive(header, body, *payloads):
     if kind == b"H":  # Hello: tell at once what is held, and send all results again
         next_beat = 0
         results.update({each: 0 for each in results})
-    elif kind == b"D":  # Dispatch
+    elif kind == b"D" and body.get("worker") in (None, worker):  # Dispatch, and not to another at this address
         for job, payload in zip(body["jobs"], payloads):
             entry = {key: job[key] for key in ("attempt", "job", "phase")}
             if job["attempt"] not in held:

@@ -77,6 +77,7 @@ async fn measure() -> anyhow::Result<()> {
             };
             let dispatch = Dispatch {
                 head: head(),
+                worker: None,
                 pipeline: pipeline.clone(),
                 jobs: (sent..sent + BATCH).map(job).collect(),
             };

@@ -338,6 +338,13 @@ impl Session {
             self.stale_count += 1;
             return;
         }
+        let is_for_another = dispatch
+            .worker
+            .is_some_and(|worker| worker != self.profile.worker);
+        if is_for_another && !self.profile.shared_address {
+            self.stale_count += 1;
+            return;
+        }
         let mut refused: BTreeMap<u8, (HandBackReason, Vec<HandedBack>)> = BTreeMap::new();
         for work in dispatch.jobs {
             let key = Key {

@@ -297,6 +297,7 @@ pub fn to_workers() -> Vec<Message> {
         .into(),
         Dispatch {
             head: head(2),
+            worker: None,
             pipeline: pipeline(),
             jobs: vec![work(1, 0), work(2, 100)],
         }

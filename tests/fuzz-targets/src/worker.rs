@@ -206,6 +206,7 @@ fn dispatch(draw: &mut Draw<'_>) -> Message {
         .collect();
     Dispatch {
         head,
+        worker: None,
         pipeline: samples::pipeline(),
         jobs,
     }

@@ -15,7 +15,8 @@ use super::results::micros;
 use super::worker::{Held, Worker};
 use super::{Effect, PipeId, RecordSeq};
 
-/// What is gathered for one pipe in one call.
+/// What is gathered for one worker in one call, and the pipe that leads there.
+type Batches = BTreeMap<(PipeId, Option<WorkerId>), Batch>;
 type Batch = (RecordSeq, Vec<DispatchedJob>, usize);
 
 /// The most attempts of one phase at workers that were never shown to receive any.
@@ -64,7 +65,7 @@ impl Core {
         if self.paused_all {
             return;
         }
-        let mut batches: BTreeMap<PipeId, Batch> = BTreeMap::new();
+        let mut batches = Batches::new();
         // Jobs further along go first: what is begun gets finished.
         for phase in (0..self.phases.len()).rev() {
             let phase_no = u16::try_from(phase).unwrap_or(u16::MAX);
@@ -73,17 +74,12 @@ impl Core {
             }
             self.dispatch_phase(phase_no, now, &mut batches);
         }
-        for (pipe, batch) in batches {
-            self.send_batch(pipe, batch);
+        for ((pipe, worker), batch) in batches {
+            self.send_batch(pipe, worker, batch);
         }
     }
 
-    fn dispatch_phase(
-        &mut self,
-        phase: u16,
-        now: Timestamp,
-        batches: &mut BTreeMap<PipeId, Batch>,
-    ) {
+    fn dispatch_phase(&mut self, phase: u16, now: Timestamp, batches: &mut Batches) {
         let mut room = 0usize;
         // Load in 1/65,536 of the slots, then id. Whoever was not shown to receive comes
         // last, and all of those together get no more than a handful.
@@ -176,7 +172,7 @@ impl Core {
         payload: Bytes,
         suspect: bool,
         now: Timestamp,
-        batches: &mut BTreeMap<PipeId, Batch>,
+        batches: &mut Batches,
     ) {
         let attempt = AttemptId {
             epoch: self.epoch,
@@ -226,6 +222,9 @@ impl Core {
             held.after = after;
         }
         let (pipe, was_original) = (worker.pipe, worker.original);
+        // Behind a device nobody knows which worker will get it.
+        let is_shared = worker.shared || self.workers.pipes.get(&pipe).is_some_and(|p| p.shared);
+        let aim = (pipe, (!is_shared).then_some(id));
         let definition = &self.definition.phases()[usize::from(phase)];
         if was_original {
             let frame = original::encode_job(
@@ -251,14 +250,14 @@ impl Core {
             };
             let bytes = dispatched.instructions.len() + 512;
             let limits = &self.options.limits;
-            let full = batches.get(&pipe).is_some_and(|(_, jobs, held)| {
+            let full = batches.get(&aim).is_some_and(|(_, jobs, held)| {
                 jobs.len() >= limits.batch_jobs_max.min(1024)
                     || held + bytes > limits.message_bytes_max.min(4 << 20)
             });
-            if full && let Some(batch) = batches.remove(&pipe) {
-                self.send_batch(pipe, batch);
+            if full && let Some(batch) = batches.remove(&aim) {
+                self.send_batch(pipe, aim.1, batch);
             }
-            let batch = batches.entry(pipe).or_default();
+            let batch = batches.entry(aim).or_default();
             batch.0 = batch.0.max(after);
             batch.1.push(dispatched);
             batch.2 += bytes;
@@ -266,7 +265,7 @@ impl Core {
         self.publish_job(no, now, None);
     }
 
-    fn send_batch(&mut self, pipe: PipeId, (after, jobs, _): Batch) {
+    fn send_batch(&mut self, pipe: PipeId, worker: Option<WorkerId>, (after, jobs, _): Batch) {
         let after = match mutation::is(Mutation::DispatchBeforeDurable) {
             true => RecordSeq(0),
             false => after,
@@ -287,6 +286,7 @@ impl Core {
         }
         let dispatch = Dispatch {
             head,
+            worker,
             pipeline: self.definition.name().clone(),
             jobs,
         };

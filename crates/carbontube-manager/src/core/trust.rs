@@ -110,7 +110,9 @@ impl Core {
             self.lose(other, now, Cause::WorkerReplaced);
             self.count("workers_replaced", 1);
             if let Some(other) = self.workers.table.get_mut(&other) {
-                other.replaced_at = Some(now);
+                // Only who was shown to receive there can be heard of again and mean that two
+                // live behind one address; anybody can claim to.
+                other.replaced_at = other.proven.then_some(now);
             }
             self.publish_worker(other, now, WorkerStatus::Lost);
         }

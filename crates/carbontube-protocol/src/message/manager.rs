@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AttemptId, JobId, ManagerId};
+use crate::ids::{AttemptId, JobId, ManagerId, WorkerId};
 use crate::names::{JobType, PipelineName};
 
 /// Stands at the head of each message on a worker's pipe.
@@ -37,6 +37,11 @@ pub struct Hello {
 pub struct Dispatch {
     /// Who speaks, and which message this is.
     pub head: PipeHead,
+    /// Whom it is for; none where several workers share the address. A worker that finds
+    /// another's name here drops it: the other one had this address before, or somebody
+    /// claimed it.
+    #[serde(default)]
+    pub worker: Option<WorkerId>,
     /// The pipeline of the jobs.
     pub pipeline: PipelineName,
     /// The attempts, each with a payload frame.

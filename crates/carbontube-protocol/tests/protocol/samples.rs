@@ -183,6 +183,7 @@ pub(crate) fn all() -> Vec<Message> {
         .into(),
         Dispatch {
             head: head(),
+            worker: Some(worker()),
             pipeline: pipeline.clone(),
             jobs: vec![DispatchedJob {
                 attempt: attempt(7),

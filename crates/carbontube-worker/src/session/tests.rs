@@ -101,6 +101,7 @@ impl Desk {
     fn dispatch_unheralded(&mut self, head: PipeHead, jobs: Vec<DispatchedJob>) -> Effects {
         self.receive(Dispatch {
             head,
+            worker: None,
             pipeline: PipelineName::new("p").expect("a valid name"),
             jobs,
         })
@@ -473,6 +474,25 @@ fn dispatch_before_the_hello_was_meant_for_another_and_is_not_taken() {
 }
 
 #[test]
+fn dispatch_to_another_worker_at_this_address_is_dropped() {
+    let to = |worker: u8, counter: u64| Dispatch {
+        head: head(1, 1, counter),
+        worker: Some(WorkerId::from_bytes([worker; 16])),
+        pipeline: PipelineName::new("p").expect("a valid name"),
+        jobs: vec![work(counter)],
+    };
+    let mut desk = desk();
+    desk.hello(head(1, 1, 1));
+    assert_eq!(desk.receive(to(2, 2)).start, 0);
+    assert_eq!(desk.session.stale_count(), 1);
+    assert_eq!(desk.session.held()[0].held, [], "it is not even held");
+    assert_eq!(desk.session.held()[0].sequence, 2, "but it was received");
+    assert_eq!(desk.receive(to(1, 3)).start, 1);
+    let mut shared = desk_with(|profile| profile.shared_address = true);
+    assert_eq!(shared.receive(to(2, 2)).start, 1);
+}
+
+#[test]
 fn dispatch_behind_a_device_needs_no_hello() {
     let mut desk = desk_with(|profile| profile.shared_address = true);
     assert_eq!(
@@ -529,6 +549,7 @@ fn answers_use_each_managers_codec() {
     desk.complete(&[1]);
     let json = Dispatch {
         head: head(2, 1, 1),
+        worker: None,
         pipeline: PipelineName::new("p").expect("a valid name"),
         jobs: vec![work(1)],
     };

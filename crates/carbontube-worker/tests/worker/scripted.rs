@@ -159,6 +159,7 @@ impl Manager {
         let pipeline = PipelineName::new("test").expect("a valid name");
         self.send(Dispatch {
             head,
+            worker: None,
             pipeline,
             jobs,
         })

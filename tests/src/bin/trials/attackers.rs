@@ -83,7 +83,7 @@ impl Attackers {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    if stream.as_mut().is_some_and(|stream| is_closed(stream)) {
+                    if stream.as_mut().is_some_and(is_closed) {
                         *stream = None;
                     }
                     if stream.is_none() {

@@ -279,7 +279,11 @@ impl Bed {
         }
         worker.received = (head.epoch, head.sequence);
         match message {
-            Message::Dispatch(dispatch) => worker.queue.extend(dispatch.jobs),
+            Message::Dispatch(dispatch) => {
+                let is_mine = worker.shared || dispatch.worker.is_none_or(|aim| aim == *id);
+                let jobs = dispatch.jobs.into_iter().filter(|_| is_mine);
+                worker.queue.extend(jobs);
+            }
             Message::Ack(ack) => {
                 for attempt in ack.attempts {
                     worker.done.remove(&attempt);

@@ -98,6 +98,30 @@ fn worker_that_says_it_received_and_holds_nothing_does_not_spin() {
 }
 
 #[test]
+fn what_went_to_an_invented_worker_at_a_real_ones_address_runs_once() {
+    let mut bed = Bed::new(&["one"]);
+    let real = bed.add_worker(1, "one", 1);
+    let invented = worker_id(9);
+    let mut beat = bed.heartbeat(real).expect("it lives");
+    beat.worker = invented;
+    beat.managers[0].held.clear();
+    beat.managers[0].sequence = 1;
+    bed.input(Input::Heartbeat(beat));
+    bed.duration = |_| Duration::from_secs(1000);
+    enqueue(&mut bed, 2);
+    assert_eq!((held(&bed, real), held(&bed, invented)), (1, 1));
+    assert_eq!(bed.runs(real), ["j0000"], "the other one is not for it");
+    for _ in 0..6 {
+        bed.pass(Duration::from_secs(1));
+        bed.beat(real);
+    }
+    bed.finish(real, "j0000", Outcome::Success, "");
+    bed.finish(real, "j0001", Outcome::Success, "");
+    let stats = bed.stats();
+    assert_eq!((stats.success, stats.duplicates), (2, 0));
+}
+
+#[test]
 fn slots_beyond_what_a_heartbeat_can_list_are_not_used() {
     let mut bed = Bed::new(&["one"]);
     let worker = bed.add_worker(1, "one", 60_000);
