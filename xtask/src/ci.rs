@@ -5,6 +5,8 @@ use anyhow::Result;
 use crate::cargo::{self, cargo_step, step};
 use crate::{fuzz, sim, test_set, tidy, trials};
 
+/// How many made inputs each fuzz target gets, beside the corpus.
+const FUZZ_INPUTS: u64 = 2_000;
 /// How many worlds the simulator runs each time: a few minutes on two cores.
 const SIM_SEEDS: u64 = 5_000;
 
@@ -41,7 +43,7 @@ pub(crate) fn run(without_test: bool) -> Result<()> {
     if !without_test {
         test_set::run()?;
     }
-    fuzz::run_briefly(5)?;
+    fuzz::run_briefly(FUZZ_INPUTS)?;
     sim::run_seeds(SIM_SEEDS)?;
     trials::run_trial("scenario", &["--all", "--short"])?;
     println!("ci: all good");
