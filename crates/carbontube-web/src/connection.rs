@@ -124,8 +124,8 @@ async fn exchange(
     app: &App,
 ) -> Result<bool, End> {
     let head = read_head(stream, buffer, peer).await?;
-    let (mut request, keep, is_head) = (head.request, head.keep, false);
-    let is_head = is_head || request.method == "HEAD";
+    let (mut request, keep) = (head.request, head.keep);
+    let is_head = request.method == "HEAD";
     if head.length > 0 {
         if head.expects && buffer.is_empty() {
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;

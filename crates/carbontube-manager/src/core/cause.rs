@@ -143,7 +143,7 @@ impl Core {
                 ..
             }
         );
-        match self.settled.given_up(result.attempt) {
+        match self.settled.given_up(result.attempt, &result.job) {
             Some((cause, repeated)) if !cancelled && repeated != Repeated::No => {
                 if repeated == Repeated::Uncounted {
                     self.count_rerun(cause, 1, None);
@@ -157,12 +157,12 @@ impl Core {
     /// The result of one attempt decides while its job is counted with another one.
     pub(super) fn overtake(
         &mut self,
-        no: Option<JobNo>,
-        decided: AttemptId,
+        no: JobNo,
+        decided: &AttemptResult,
         other: (AttemptId, WorkerId),
     ) {
         let (other, holder) = other;
-        let cause = match self.settled.given_up(decided) {
+        let cause = match self.settled.given_up(decided.attempt, &decided.job) {
             Some((cause, Repeated::Counted)) => cause,
             Some((cause, _)) => {
                 self.count_rerun(cause, 1, None);
@@ -178,7 +178,7 @@ impl Core {
                 Cause::Restart
             }
         };
-        self.settled.give_up(other, cause, no);
+        self.settled.give_up(other, cause, Some(no), &decided.job);
         self.settled.repeat(other, Repeated::Counted);
         self.send_cancel(holder, other);
     }

@@ -374,7 +374,7 @@ impl Core {
         };
         self.release(id, attempt);
         let no = self.jobs.no(&job);
-        self.settled.give_up(attempt, cause, no);
+        self.settled.give_up(attempt, cause, no, &job);
         self.count("attempts_given_up", 1);
         self.requeue(no, attempt, Some(cause), now);
     }

@@ -32,11 +32,13 @@ pub(super) enum Repeated {
     Uncounted,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct GivenUp {
     cause: Cause,
     repeated: Repeated,
-    job: Option<JobNo>,
+    no: Option<JobNo>,
+    /// Outlives the job's entry: a result often comes after the job has ended.
+    job: JobId,
 }
 
 /// What became of recent attempts: `None` when their result was taken, or why they were
@@ -52,18 +54,25 @@ impl Settled {
         self.note(attempt, None);
     }
 
-    pub(super) fn give_up(&mut self, attempt: AttemptId, cause: Cause, job: Option<JobNo>) {
+    pub(super) fn give_up(
+        &mut self,
+        attempt: AttemptId,
+        cause: Cause,
+        no: Option<JobNo>,
+        job: &JobId,
+    ) {
         let given_up = GivenUp {
             cause,
             repeated: Repeated::No,
-            job,
+            no,
+            job: job.clone(),
         };
         self.note(attempt, Some(given_up));
     }
 
     /// The job of an attempt that was given up.
     pub(super) fn job_given_up(&self, attempt: AttemptId) -> Option<JobNo> {
-        self.table.get(&attempt).copied().flatten()?.job
+        self.table.get(&attempt)?.as_ref()?.no
     }
 
     /// An attempt that was given up has a follower.
@@ -88,9 +97,11 @@ impl Settled {
         self.table.get(&attempt) == Some(&None)
     }
 
-    pub(super) fn given_up(&self, attempt: AttemptId) -> Option<(Cause, Repeated)> {
-        let given_up = self.table.get(&attempt).copied().flatten()?;
-        Some((given_up.cause, given_up.repeated))
+    /// Why an attempt of this job was given up. Who names another job knows nothing of
+    /// the attempt but its number, which anybody can count to.
+    pub(super) fn given_up(&self, attempt: AttemptId, job: &JobId) -> Option<(Cause, Repeated)> {
+        let given_up = self.table.get(&attempt)?.as_ref()?;
+        (given_up.job == *job).then_some((given_up.cause, given_up.repeated))
     }
 }
 
@@ -135,8 +146,8 @@ impl Core {
         }
         let held = self.release(worker, attempt);
         // A stranger's word about an attempt decides nothing about it.
-        let decides =
-            held.is_some() || target.is_some() || self.settled.given_up(attempt).is_some();
+        let given_up = self.settled.given_up(attempt, &result.job);
+        let decides = held.is_some() || target.is_some() || given_up.is_some();
         if let Some(held) = held.filter(|held| held.job != result.job) {
             self.count("attempts_of_others", 1);
             self.give_back(&held.job, attempt, now);
@@ -270,7 +281,7 @@ impl Core {
         let Some(job) = self.jobs.job(no) else { return };
         let phase = job.phase;
         if let Some(other) = job.attempt.filter(|(other, _)| *other != result.attempt) {
-            self.overtake(Some(no), result.attempt, other);
+            self.overtake(no, &result, other);
         }
         self.measure(phase, &result);
         let mut view = AttemptView {
@@ -537,7 +548,7 @@ impl Core {
             let cause = begun.then_some(Cause::Abandoned);
             if let Some(cause) = cause {
                 let no = self.jobs.no(&held.job);
-                self.settled.give_up(attempt, cause, no);
+                self.settled.give_up(attempt, cause, no, &held.job);
             }
             let no = self.jobs.no(&held.job);
             self.requeue(no, attempt, cause, now);

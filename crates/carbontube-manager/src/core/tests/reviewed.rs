@@ -502,6 +502,25 @@ fn result_of_a_stranger_does_not_spoil_the_attempt_of_another() {
     assert_eq!(bed.state("a"), Some(JobState::Success));
 }
 
+#[test]
+fn result_of_a_stranger_says_nothing_about_an_attempt_that_was_given_up() {
+    let mut bed = Bed::new(&["one"]);
+    bed.duration = |_| Duration::from_secs(1000);
+    let slow = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let late = success(&bed, slow);
+    bed.pass(Duration::from_secs(6));
+    let quick = bed.add_worker(2, "one", 1);
+    assert_eq!(bed.runs(quick), ["a"]);
+    let mut forged = late.clone();
+    forged.job = id("no-such-job");
+    bed.result(worker_id(66), forged);
+    assert_eq!(bed.stats().duplicates, 0, "nothing ran twice by that");
+    // The word of the one that ran it still counts.
+    bed.result(slow, late);
+    assert_eq!(bed.state("a"), Some(JobState::Success));
+}
+
 /// A clock that is set back before a restart.
 #[test]
 fn retry_does_not_wait_until_a_clock_that_was_set_back_has_caught_up() {
