@@ -5,6 +5,12 @@ import { time } from "./format.js";
 
 const MARGIN = { left: 8, right: 8, top: 8, bottom: 18 };
 
+/** The colour that a variable stands for here, in a form that a canvas understands. */
+function resolved(canvas, name) {
+  canvas.style.color = `var(${name})`;
+  return getComputedStyle(canvas).color;
+}
+
 /** The next round number at or above `value`: 1, 2 or 5 times a power of ten. */
 export function roundUp(value) {
   if (!(value > 0)) return 1;
@@ -83,8 +89,7 @@ export class Chart {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
     }
-    const style = getComputedStyle(canvas);
-    const colour = (name) => style.getPropertyValue(name).trim();
+    const colour = (name) => resolved(canvas, name);
     const pen = canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
@@ -179,7 +184,7 @@ export function spark(canvas, column) {
     if (index === 0) pen.moveTo(x, y);
     else pen.lineTo(x, y);
   });
-  pen.strokeStyle = getComputedStyle(canvas).getPropertyValue("--accent").trim();
+  pen.strokeStyle = resolved(canvas, "--accent");
   pen.lineWidth = 1.4;
   pen.stroke();
 }
