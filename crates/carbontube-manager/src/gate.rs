@@ -9,7 +9,8 @@ use crate::core::{ClientId, Effect, Gated, PipeId, RecordSeq};
 /// Effects that wait for their record, in the order in which the core gave them.
 ///
 /// Invariant: no effect leaves before its record is durable, nor before an
-/// earlier effect for the same pipe, client or event stream.
+/// earlier effect for the same pipe, client or event stream. It waits for nothing else:
+/// the core counts on that, and knows of each message when it can have left.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     durable: RecordSeq,
@@ -41,6 +42,15 @@ fn lane(effect: &Effect) -> Option<Lane> {
 impl Gate {
     /// Gives the effect back if it may go now, else keeps it.
     pub(crate) fn admit(&mut self, gated: Gated) -> Option<Effect> {
+        if mutation::is(Mutation::ConfirmBeforeDurable)
+            && matches!(gated.effect, Effect::ToClient { .. })
+        {
+            return Some(gated.effect);
+        }
+        self.pass_or_keep(gated)
+    }
+
+    fn pass_or_keep(&mut self, gated: Gated) -> Option<Effect> {
         let lane = lane(&gated.effect);
         let behind = match (&gated.effect, lane) {
             // The last word comes after all others.
@@ -48,11 +58,6 @@ impl Gate {
             (_, Some(lane)) => self.lanes.contains_key(&lane),
             (_, None) => false,
         };
-        if mutation::is(Mutation::ConfirmBeforeDurable)
-            && matches!(gated.effect, Effect::ToClient { .. })
-        {
-            return Some(gated.effect);
-        }
         if gated.after <= self.durable && !behind {
             return Some(gated.effect);
         }
@@ -63,26 +68,15 @@ impl Gate {
         None
     }
 
-    /// Everything up to `through` is durable now.
-    pub(crate) fn advance(&mut self, through: RecordSeq) {
+    /// Everything up to `through` is durable now: hands out, in order, what may go.
+    pub(crate) fn advance(&mut self, through: RecordSeq, let_out: &mut dyn FnMut(Effect)) {
         self.durable = self.durable.max(through);
-    }
-
-    /// The next effect that may go now.
-    pub(crate) fn release(&mut self) -> Option<Effect> {
-        if self.waiting.front()?.after > self.durable {
-            return None;
-        }
-        let gated = self.waiting.pop_front()?;
-        if let Some(lane) = lane(&gated.effect)
-            && let Some(count) = self.lanes.get_mut(&lane)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.lanes.remove(&lane);
+        self.lanes.clear();
+        for gated in std::mem::take(&mut self.waiting) {
+            if let Some(effect) = self.pass_or_keep(gated) {
+                let_out(effect);
             }
         }
-        Some(gated.effect)
     }
 
     /// Whether nothing waits.
@@ -107,11 +101,17 @@ mod tests {
         }
     }
 
+    fn advance(gate: &mut Gate, through: u64) -> Vec<Effect> {
+        let mut out = Vec::new();
+        gate.advance(RecordSeq(through), &mut |effect| out.push(effect));
+        out
+    }
+
     #[test]
     fn effect_with_a_durable_record_goes_at_once() {
         let mut gate = Gate::default();
         assert_eq!(gate.admit(gated(0, close(1))), Some(close(1)));
-        gate.advance(RecordSeq(5));
+        assert_eq!(advance(&mut gate, 5), []);
         assert_eq!(gate.admit(gated(5, close(1))), Some(close(1)));
         assert_eq!(gate.admit(gated(6, close(1))), None);
     }
@@ -122,12 +122,9 @@ mod tests {
         assert_eq!(gate.admit(gated(2, close(1))), None);
         assert_eq!(gate.admit(gated(0, close(1))), None, "same pipe");
         assert_eq!(gate.admit(gated(0, close(2))), Some(close(2)), "other pipe");
-        gate.advance(RecordSeq(1));
-        assert_eq!(gate.release(), None);
-        gate.advance(RecordSeq(2));
-        assert_eq!(gate.release(), Some(close(1)));
-        assert_eq!(gate.release(), Some(close(1)));
-        assert_eq!(gate.release(), None);
+        assert_eq!(advance(&mut gate, 1), []);
+        assert_eq!(advance(&mut gate, 2), [close(1), close(1)]);
+        assert!(gate.is_empty());
         assert_eq!(
             gate.admit(gated(0, close(1))),
             Some(close(1)),
@@ -136,13 +133,21 @@ mod tests {
     }
 
     #[test]
+    fn effect_does_not_wait_for_an_earlier_one_of_another_pipe() {
+        let mut gate = Gate::default();
+        assert_eq!(gate.admit(gated(1, close(1))), None);
+        assert_eq!(gate.admit(gated(9, close(2))), None);
+        assert_eq!(gate.admit(gated(0, close(1))), None);
+        assert_eq!(advance(&mut gate, 1), [close(1), close(1)]);
+        assert_eq!(advance(&mut gate, 9), [close(2)]);
+    }
+
+    #[test]
     fn stop_comes_after_everything() {
         let mut gate = Gate::default();
         assert_eq!(gate.admit(gated(1, close(1))), None);
         assert_eq!(gate.admit(gated(0, Effect::Stop)), None);
-        gate.advance(RecordSeq(1));
-        assert_eq!(gate.release(), Some(close(1)));
-        assert_eq!(gate.release(), Some(Effect::Stop));
+        assert_eq!(advance(&mut gate, 1), [close(1), Effect::Stop]);
         assert!(gate.is_empty());
     }
 }

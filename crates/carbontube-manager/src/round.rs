@@ -65,11 +65,12 @@ impl Round {
         if let Some(id) = committed
             && let Some(at) = self.commits.iter().position(|(other, _)| *other == id)
         {
-            self.gate.advance(self.commits[at].1);
+            let (_, through) = self.commits[at];
             self.commits.drain(..=at);
-            while let Some(effect) = self.gate.release() {
-                self.let_out(effect, outside);
-            }
+            let stopping = &mut self.stopping;
+            self.gate.advance(through, &mut |effect| {
+                let_out(effect, stopping, outside);
+            });
         }
     }
 
@@ -85,13 +86,13 @@ impl Round {
         }
         while let Some(gated) = self.core.poll_effect() {
             if let Some(effect) = self.gate.admit(gated) {
-                self.let_out(effect, outside);
+                let_out(effect, &mut self.stopping, outside);
             }
         }
     }
+}
 
-    fn let_out(&mut self, effect: Effect, outside: &mut dyn Outside) {
-        self.stopping |= effect == Effect::Stop;
-        outside.carry_out(effect);
-    }
+fn let_out(effect: Effect, stopping: &mut bool, outside: &mut dyn Outside) {
+    *stopping |= effect == Effect::Stop;
+    outside.carry_out(effect);
 }

@@ -268,7 +268,7 @@ impl Core {
     fn send_batch(&mut self, pipe: PipeId, worker: Option<WorkerId>, (after, jobs, _): Batch) {
         let after = match mutation::is(Mutation::DispatchBeforeDurable) {
             true => RecordSeq(0),
-            false => after,
+            false => self.behind_others(pipe, after),
         };
         let head = self.head(pipe);
         let attempts: BTreeSet<AttemptId> = jobs.iter().map(|job| job.attempt).collect();

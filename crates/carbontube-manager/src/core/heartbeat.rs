@@ -186,6 +186,7 @@ impl Core {
                 original,
                 start,
                 sequence: start,
+                after: RecordSeq(0),
                 proven: false,
                 shared: false,
                 workers: [id].into(),
@@ -254,6 +255,7 @@ impl Core {
             up: false,
             start,
             sequence: start,
+            after: RecordSeq(0),
             proven: false,
             ..pipe
         };

@@ -304,7 +304,22 @@ impl Core {
             // All others mention the epoch, which the first record makes durable.
             _ => after.max(RecordSeq(1)),
         };
+        let after = match effect {
+            Effect::ToPipe { pipe, .. } | Effect::ToOriginalPipe { pipe, .. } => {
+                self.behind_others(pipe, after)
+            }
+            _ => after,
+        };
         self.effects.push_back(Gated { after, effect });
+    }
+
+    /// What a message on this pipe waits for, which has to leave after all before it.
+    pub(super) fn behind_others(&mut self, pipe: PipeId, after: RecordSeq) -> RecordSeq {
+        let Some(pipe) = self.workers.pipes.get_mut(&pipe) else {
+            return after;
+        };
+        pipe.after = pipe.after.max(after);
+        pipe.after
     }
 
     pub(super) fn answer_client(&mut self, after: RecordSeq, client: ClientId, message: Message) {

@@ -113,6 +113,9 @@ pub(super) struct Pipe {
     /// number from there on has received it.
     pub(super) start: u64,
     pub(super) sequence: u64,
+    /// What the messages given to it so far wait for: a pipe keeps its order, so the next
+    /// one leaves no earlier.
+    pub(super) after: RecordSeq,
     /// Somebody behind it was shown to receive.
     pub(super) proven: bool,
     /// Several workers live behind it, whatever they say.

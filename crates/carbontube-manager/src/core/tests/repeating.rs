@@ -232,3 +232,33 @@ fn cancelled_job_that_was_not_handed_out_again_is_no_duplicate() {
     let stats = bed.stats();
     assert_eq!((stats.duplicates, stats.reruns), (0, 0));
 }
+
+/// Found by the simulator, seed 3353.
+#[test]
+fn dispatch_behind_an_acknowledgement_that_waits_for_a_hanging_commit_is_not_given_up() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a", "b"]);
+    bed.store_works = false;
+    drains(&mut bed, worker, true);
+    bed.finish(worker, "a", Outcome::Success, "");
+    drains(&mut bed, worker, false);
+    for _ in 0..8 {
+        bed.pass(Duration::from_secs(1));
+        bed.beat(worker);
+    }
+    assert_eq!(bed.opened.len(), 1, "the pipe is not at fault");
+    bed.store_works = true;
+    bed.settle();
+    assert_eq!(bed.runs(worker), ["b"]);
+    bed.pass(Duration::from_secs(1));
+    bed.beat(worker);
+    let ran = &bed.workers[&worker].ran;
+    assert_eq!(ran.iter().filter(|(_, job, _)| *job == id("b")).count(), 1);
+    assert_eq!(reruns(&mut bed), []);
+}
+
+fn drains(bed: &mut Bed, worker: WorkerId, draining: bool) {
+    bed.workers.get_mut(&worker).expect("it is there").draining = draining;
+    bed.beat(worker);
+}
