@@ -47,6 +47,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The shortest, however impatient a manager is.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 
+/// A manager's pipes of one epoch begin to count at different multiples of two to this.
+const PIPE_BITS: u32 = 32;
+
 /// One attempt of one manager: epochs and counters are unique for a manager only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
@@ -259,6 +262,30 @@ impl Session {
         true
     }
 
+    /// The last number that came from a manager in this epoch, since its hello. None behind a
+    /// device, where messages of several pipes may come in any order.
+    fn last_number(&self, head: &PipeHead) -> Option<u64> {
+        let is_same = |manager: &&Manager| {
+            (manager.id, manager.epoch) == (head.manager, head.epoch) && manager.greeted
+        };
+        let manager = self.managers.iter().find(is_same)?;
+        (!self.profile.shared_address).then_some(manager.sequence)
+    }
+
+    /// Whether this came on a pipe that the manager has given up for another, or came
+    /// before. The manager counts on it that nothing of that begins any more.
+    fn is_overtaken(&self, head: &PipeHead) -> bool {
+        // Spec: protocol.md §5.2.
+        self.last_number(head)
+            .is_some_and(|last| head.sequence <= last)
+    }
+
+    fn is_of_former_pipe(&self, head: &PipeHead) -> bool {
+        let pipe = |number: u64| number >> PIPE_BITS;
+        self.last_number(head)
+            .is_some_and(|last| pipe(head.sequence) < pipe(last))
+    }
+
     /// Notes who speaks; none when it is a former life of that manager.
     fn hear(&mut self, head: &PipeHead, codec: Codec, now: Timestamp) -> Option<u8> {
         let index = match self.managers.iter().position(|m| m.id == head.manager) {
@@ -315,6 +342,10 @@ impl Session {
     }
 
     fn receive_hello(&mut self, hello: &Hello, codec: Codec, now: Timestamp) {
+        if self.is_of_former_pipe(&hello.head) {
+            self.stale_count += 1;
+            return;
+        }
         let Some(index) = self.hear(&hello.head, codec, now) else {
             return;
         };
@@ -329,12 +360,15 @@ impl Session {
     }
 
     fn receive_dispatch(&mut self, dispatch: Dispatch, codec: Codec, now: Timestamp) {
+        let is_overtaken = self.is_overtaken(&dispatch.head);
         let Some(index) = self.hear(&dispatch.head, codec, now) else {
             return;
         };
         // A hello comes first on each connection. What comes before it was sent to a worker
         // that had this address before, and may have begun there.
-        if !self.profile.shared_address && !self.managers[usize::from(index)].greeted {
+        let is_unheralded =
+            !self.profile.shared_address && !self.managers[usize::from(index)].greeted;
+        if is_unheralded || is_overtaken {
             self.stale_count += 1;
             return;
         }

@@ -43,6 +43,7 @@ fn work(counter: u64) -> DispatchedJob {
 struct Desk {
     session: Session,
     now: Timestamp,
+    number: u64,
 }
 
 fn desk() -> Desk {
@@ -62,6 +63,7 @@ fn desk_with(change: impl FnOnce(&mut Profile)) -> Desk {
     Desk {
         session: Session::new(profile),
         now: at(100),
+        number: 1,
     }
 }
 
@@ -93,7 +95,8 @@ impl Desk {
     fn dispatch(&mut self, head: PipeHead, jobs: Vec<DispatchedJob>) -> Effects {
         let known = |m: &&Manager| m.id == head.manager && m.epoch >= head.epoch && m.greeted;
         if !self.session.managers.iter().any(|m| known(&m)) {
-            self.hello(head);
+            let sequence = head.sequence - 1;
+            self.hello(PipeHead { sequence, ..head });
         }
         self.dispatch_unheralded(head, jobs)
     }
@@ -109,12 +112,14 @@ impl Desk {
 
     fn give(&mut self, counters: &[u64]) -> Effects {
         let jobs = counters.iter().copied().map(work).collect();
-        self.dispatch(head(1, 1, 2), jobs)
+        self.number += 1;
+        self.dispatch(head(1, 1, self.number), jobs)
     }
 
     fn acknowledge(&mut self, route: u16, counters: &[u64]) -> Effects {
+        self.number += 1;
         self.receive(Ack {
-            head: head(1, 1, 3),
+            head: head(1, 1, self.number),
             route,
             attempts: attempts(counters),
         })
@@ -548,7 +553,7 @@ fn answers_use_each_managers_codec() {
     let mut desk = desk();
     desk.complete(&[1]);
     let json = Dispatch {
-        head: head(2, 1, 1),
+        head: head(2, 1, 2),
         worker: None,
         pipeline: PipelineName::new("p").expect("a valid name"),
         jobs: vec![work(1)],
@@ -638,4 +643,52 @@ fn results_given_up_let_waiting_attempts_start() {
         started += desk.session.take_effects().start;
     }
     assert_eq!(started, 1, "a runner is woken");
+}
+
+/// Found by the simulator, seed 1996.
+#[test]
+fn dispatch_on_a_pipe_that_was_given_up_is_not_taken() {
+    let mut desk = desk();
+    desk.give(&[1]);
+    desk.hello(head(1, 1, (2 << 32) + 7));
+    assert_eq!(
+        desk.dispatch_unheralded(head(1, 1, 900), vec![work(2)])
+            .start,
+        0
+    );
+    assert_eq!(
+        desk.hello(head(1, 1, 899)),
+        Effects::default(),
+        "its hello is late, too"
+    );
+    assert_eq!(
+        desk.dispatch_unheralded(head(1, 1, 900), vec![work(2)])
+            .start,
+        0
+    );
+    assert_eq!(desk.session.stale_count(), 3);
+    let next = head(1, 1, (2 << 32) + 8);
+    assert_eq!(desk.dispatch_unheralded(next, vec![work(3)]).start, 1);
+}
+
+#[test]
+fn dispatch_that_comes_twice_does_not_begin_again() {
+    let mut desk = desk();
+    desk.give(&[1]);
+    let started = desk.session.start_next(desk.now).expect("it waits");
+    let finished = Finished {
+        outcome: Outcome::Success,
+        instructions: Bytes::new(),
+        started_at: desk.now,
+    };
+    desk.session.finish(started.key, finished, desk.now);
+    desk.acknowledge(0, &[1]);
+    assert_eq!(desk.session.load(), Load::default());
+    let again = head(1, 1, desk.number);
+    assert_eq!(desk.dispatch_unheralded(again, vec![work(1)]).start, 0);
+    let behind_a_device = |profile: &mut Profile| profile.shared_address = true;
+    let mut desk = desk_with(behind_a_device);
+    desk.give(&[1]);
+    let other_pipe = head(1, 1, 1);
+    assert_eq!(desk.dispatch_unheralded(other_pipe, vec![work(2)]).start, 1);
 }
