@@ -47,7 +47,7 @@ impl Adoption {
 /// What the journal knows of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
-    /// It holds this many attempts at most.
+    /// It holds this many attempts at most, with those whose results are not durable yet.
     held_max: u32,
     /// The record that says so.
     after: RecordSeq,
@@ -197,15 +197,21 @@ impl Core {
     /// Journals that a worker may hold what it was just given: tells what must be durable
     /// before it gets it.
     pub(super) fn make_known(&mut self, id: WorkerId) -> RecordSeq {
-        let Some(worker) = self.workers.table.get(&id) else {
+        let durable = self.journal.durable;
+        let Some(worker) = self.workers.table.get_mut(&id) else {
             return RecordSeq(0);
         };
-        let held = worker.held();
+        let held = worker.undecided(durable);
         if let Some(known) = worker.known.filter(|known| known.held_max >= held) {
             return known.after;
         }
         // Some room ahead, so that filling a worker up takes few records.
-        let ahead = self.credit(worker).min(held.saturating_mul(4));
+        let ahead = self
+            .workers
+            .table
+            .get(&id)
+            .map(|worker| self.credit(worker));
+        let ahead = ahead.unwrap_or(0).min(held.saturating_mul(4));
         let held_max = held.max(ahead).checked_next_power_of_two();
         let held_max = held_max.unwrap_or(u32::MAX);
         let record = self.known_record(id, held_max);

@@ -149,6 +149,7 @@ impl Core {
             drain_asked: false,
             lost: false,
             attempts: Default::default(),
+            decided: Default::default(),
             quarantine: None,
             full_until: Timestamp::ZERO,
             received: 0,

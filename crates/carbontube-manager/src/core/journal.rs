@@ -177,6 +177,16 @@ impl Core {
         }
     }
 
+    /// Journals that a job does not wait any more for a time.
+    pub(super) fn journal_due(&mut self, no: JobNo) {
+        let Some(job) = self.jobs.job_mut(no) else {
+            return;
+        };
+        let (id, ticket) = (job.id.clone(), job.ticket);
+        self.journal.append(&Record::Due { id, ticket }, &[]);
+        job.after = self.journal.last;
+    }
+
     /// Journals the doubt about a job's last attempt, which all its other records end.
     pub(super) fn journal_doubt(&mut self, no: JobNo) {
         let Some(job) = self.jobs.job(no) else { return };

@@ -247,6 +247,7 @@ impl Core {
                 job.ticket = ticket;
                 job.rare().until = None;
             });
+            self.journal_due(no);
         }
         if self.housekeeping_at.is_some_and(|at| at <= now) {
             self.check_workers(now);

@@ -66,6 +66,14 @@ pub(super) enum Record {
         /// Why.
         cause: Cause,
     },
+    /// The live job's waiting time is over. Journaled before it is handed out, so that no
+    /// clock decides after a restart whether a worker may hold it.
+    Due {
+        /// The job.
+        id: JobId,
+        /// Its place in its phase's queue from now on.
+        ticket: u64,
+    },
 }
 
 /// A worker that may hold attempts.
@@ -78,7 +86,7 @@ pub(super) struct KnownRecord {
     pub(super) original: bool,
     /// Whether it is spoken to in JSON.
     pub(super) json: bool,
-    /// How many attempts it holds at most.
+    /// How many attempts it holds at most, with those whose results are not durable yet.
     pub(super) held_max: u32,
 }
 
@@ -114,6 +122,7 @@ impl Record {
             ],
             Record::Repeats(repeats) => &[("a count of repeats", counts(repeats))],
             Record::Rerun { jobs, .. } => &[("a count of repeats", *jobs)],
+            Record::Due { ticket, .. } => &[("a ticket", *ticket)],
             Record::Ended { .. }
             | Record::Workers(_)
             | Record::Known(_)

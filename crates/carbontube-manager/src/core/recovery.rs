@@ -235,6 +235,12 @@ impl Recovery {
                     found.rare.doubt = None;
                 }
             }
+            Record::Due { id, ticket } => {
+                if let Some(found) = self.found(&id) {
+                    found.change.standing = Standing::Ready;
+                    found.change.ticket = ticket;
+                }
+            }
             Record::Duplicate { cause } => {
                 *self.repeats.duplicates.entry(cause).or_default() += 1;
             }

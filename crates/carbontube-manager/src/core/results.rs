@@ -162,6 +162,10 @@ impl Core {
         }
         if decides {
             self.settled.take(attempt);
+            let last = self.journal.last;
+            if let Some(worker) = self.workers.table.get_mut(&worker) {
+                worker.decided.push_back(last);
+            }
         }
         self.acknowledge(worker, route, attempt);
     }

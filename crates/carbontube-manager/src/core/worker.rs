@@ -42,6 +42,8 @@ pub(super) struct Worker {
     pub(super) drain_asked: bool,
     pub(super) lost: bool,
     pub(super) attempts: BTreeMap<AttemptId, Held>,
+    /// For results that it gave: what they decided is durable once this record is.
+    pub(super) decided: VecDeque<RecordSeq>,
     /// A job that may have taken workers down runs here alone.
     pub(super) quarantine: Option<AttemptId>,
     /// It handed work back because it is full: no more until then.
@@ -66,6 +68,19 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn held(&self) -> u32 {
         u32::try_from(self.attempts.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How many attempts a manager that is killed now might not know the end of.
+    pub(super) fn undecided(&mut self, durable: RecordSeq) -> u32 {
+        while self
+            .decided
+            .front()
+            .is_some_and(|record| *record <= durable)
+        {
+            self.decided.pop_front();
+        }
+        let decided = u32::try_from(self.decided.len()).unwrap_or(u32::MAX);
+        self.held().saturating_add(decided)
     }
 
     /// Takes an attempt off it.

@@ -6,7 +6,7 @@ use carbontube_protocol::message::{Goodbye, JobState, ManagerState, Outcome};
 use carbontube_protocol::{JobType, ManagerId};
 use carbontube_storage::Log;
 
-use super::bed::{Bed, Disk, id, pipeline};
+use super::bed::{Bed, Disk, failure, id, pipeline};
 use crate::core::pages::Tail;
 use crate::core::record::{self, ChangeRecord, JobRecord, Record, Standing, StateRecord, Totals};
 use crate::core::{CoreOptions, Input};
@@ -295,4 +295,67 @@ fn relay_that_comes_up_late_does_not_end_the_wait() {
     bed.beat(slow);
     assert_eq!(bed.runs(slow), ["a"]);
     assert_eq!(bed.stats().reruns, 0);
+}
+
+/// Found by the simulator, seed 1047.
+#[test]
+fn retry_that_was_handed_out_is_waited_for_whatever_the_clock_says_after_a_restart() {
+    let mut bed = Bed::new(&["one"]);
+    let first = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.finish(first, "a", failure(true), "");
+    assert_eq!(bed.state("a"), Some(JobState::Scheduled));
+    for _ in 0..3 {
+        bed.pass(Duration::from_secs(1));
+        bed.beat(first);
+    }
+    assert_eq!(bed.runs(first), ["a"], "its second attempt");
+    bed.answers = false;
+    // The retry was due a second after its failure, which by this clock is still to come.
+    bed.now = carbontube_protocol::Timestamp(bed.now.0 - 2_500_000);
+    bed.restart();
+    let other = bed.add_worker(2, "one", 1);
+    for _ in 0..29 {
+        bed.pass(Duration::from_millis(100));
+    }
+    assert!(bed.runs(other).is_empty(), "a runs at the first");
+    bed.beat(first);
+    assert_eq!(bed.state("a"), Some(JobState::Running));
+    bed.pass(Duration::from_secs(1));
+    assert!(bed.runs(other).is_empty());
+    assert_eq!(bed.stats().reruns, 0);
+}
+
+/// Found by the simulator, seed 1310.
+#[test]
+fn results_that_are_not_durable_count_as_held_by_a_worker_that_is_gone_after_a_restart() {
+    let options = CoreOptions {
+        prefetch_time: Duration::ZERO,
+        ..CoreOptions::default()
+    };
+    let mut bed = Bed::with(pipeline(&["one"]), options);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a", "b", "c", "d"]);
+    bed.store_works = false;
+    for job in ["a", "b", "c", "d"] {
+        if bed.runs(worker) == [job] {
+            bed.finish(worker, job, Outcome::Success, "");
+            bed.beat(worker);
+        }
+    }
+    let ended = bed.workers[&worker].done.len();
+    let begun = ended + bed.runs(worker).len();
+    bed.store_works = true;
+    bed.workers.get_mut(&worker).expect("it is there").alive = false;
+    bed.restart();
+    for _ in 0..6 {
+        bed.pass(Duration::from_secs(1));
+    }
+    let other = bed.add_worker(2, "one", 4);
+    assert_eq!(bed.runs(other).len(), 4, "none of it was durable");
+    let counted = bed.stats().reruns;
+    assert!(
+        counted >= begun as u64,
+        "{begun} began before, {counted} are counted"
+    );
 }

@@ -270,7 +270,7 @@ struct PastRecord {
 }
 
 /// Kinds of records that are known here.
-const KINDS: u8 = 11;
+const KINDS: u8 = 12;
 /// Those of them that are not read.
 const SKIPPED: [u8; 4] = [4, 5, 6, 8];
 
