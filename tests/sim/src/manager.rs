@@ -259,6 +259,7 @@ impl Hands {
             context
                 .counts
                 .bump("fault: a pipe dropped a message over its bound");
+            context.note_late(found.link);
             return;
         }
         found.waiting.push_back(frames);

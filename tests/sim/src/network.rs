@@ -14,6 +14,7 @@ use bytes::Bytes;
 use carbontube_protocol::{Address, Host, Timestamp};
 
 use crate::context::{Context, Due};
+use crate::oracle::Disturbance;
 
 /// A message as it is on the wire.
 pub type Frames = Vec<Bytes>;
@@ -157,10 +158,24 @@ pub struct Notice {
     pub change: LinkChange,
 }
 
+/// A message that was given to a link.
+#[derive(Clone, Debug)]
+struct Given {
+    at: Timestamp,
+    frames: Frames,
+}
+
+/// A message on the wire.
+#[derive(Debug)]
+struct InFlight {
+    arrives_at: Timestamp,
+    given: Given,
+}
+
 /// One direction of a connection.
 #[derive(Debug, Default)]
 struct Wire {
-    in_flight: VecDeque<(Timestamp, Frames)>,
+    in_flight: VecDeque<InFlight>,
     last_at: Timestamp,
     /// Nothing arrives.
     cut: bool,
@@ -182,10 +197,11 @@ pub struct Link {
     /// The one who dialled has closed it; what is on the wire may arrive.
     closing: bool,
     generation: u32,
-    unwritten: VecDeque<Frames>,
+    unwritten: VecDeque<Given>,
     /// The last message that arrived: a break may leave unclear whether it did.
     last_arrived: Option<Frames>,
-    wanted_room: bool,
+    /// Since when there was no room for more.
+    wanted_room: Option<Timestamp>,
     forward: Wire,
     back: Wire,
 }
@@ -245,6 +261,17 @@ impl Network {
         .sum()
     }
 
+    /// Whether a message to the manager or to a worker has been under way for so long.
+    pub fn is_late(&self, now: Timestamp, late_after: Duration) -> bool {
+        let late = |at: Timestamp| now.since(at) > late_after;
+        self.links.values().any(|link| {
+            let under_way = link.forward.in_flight.iter().map(|message| &message.given);
+            !matches!(link.dialer, NodeId::Client(_) | NodeId::World)
+                && (under_way.chain(&link.unwritten).any(|given| late(given.at))
+                    || link.wanted_room.is_some_and(late))
+        })
+    }
+
     /// Whether a port's owner reads from it.
     fn reads(&self, link: &Link, direction: Direction) -> bool {
         let node = match direction {
@@ -286,7 +313,7 @@ impl Context {
             generation: 0,
             unwritten: VecDeque::new(),
             last_arrived: None,
-            wanted_room: false,
+            wanted_room: None,
             forward: Wire::default(),
             back: Wire::default(),
         };
@@ -343,15 +370,21 @@ impl Context {
             return Sent::Disconnected;
         }
         if link.unwritten.len() >= hwm {
-            link.wanted_room = true;
+            let now = self.now;
+            link.wanted_room.get_or_insert(now);
+            if drops {
+                self.note_late(id);
+            }
             return Sent::Full;
         }
         if drops && self.fault(self.parameters.network.publish_loss) {
             self.counts.bump("fault: an event was lost");
+            self.note_late(id);
             return Sent::Accepted;
         }
+        let at = self.now;
         if let Some(link) = self.network.links.get_mut(&id) {
-            link.unwritten.push_back(frames);
+            link.unwritten.push_back(Given { at, frames });
         }
         self.write(id);
         Sent::Accepted
@@ -377,7 +410,10 @@ impl Context {
         }
         let at = (now + latency + link.back.slow).max(link.back.last_at);
         link.back.last_at = at;
-        link.back.in_flight.push_back((at, frames));
+        link.back.in_flight.push_back(InFlight {
+            arrives_at: at,
+            given: Given { at: now, frames },
+        });
         let (generation, direction) = (link.generation, Direction::Back);
         self.agenda.add(
             at,
@@ -388,6 +424,17 @@ impl Context {
             },
         );
         true
+    }
+
+    /// Between these two something was so late, or lost, that one may think the other gone.
+    pub fn note_late(&mut self, id: LinkId) {
+        let Some(link) = self.network.links.get(&id) else {
+            return;
+        };
+        let (dialer, port) = (link.dialer, link.port);
+        for node in [Some(dialer), port.map(Port::node)].into_iter().flatten() {
+            self.oracle.disturbed(self.now, node, Disturbance::Network);
+        }
     }
 
     /// Moves what a link has accepted to the wire, as far as there is room.
@@ -401,16 +448,22 @@ impl Context {
             if !link.up || link.forward.in_flight.len() >= most {
                 return;
             }
-            let Some(frames) = link.unwritten.pop_front() else {
-                if std::mem::take(&mut link.wanted_room) {
+            let Some(given) = link.unwritten.pop_front() else {
+                if let Some(since) = link.wanted_room.take() {
                     let dialer = link.dialer;
                     self.network.tell(dialer, id, LinkChange::Room);
+                    if now.since(since) > self.parameters.late_after() {
+                        self.note_late(id);
+                    }
                 }
                 return;
             };
             let at = (now + latency + link.forward.slow).max(link.forward.last_at);
             link.forward.last_at = at;
-            link.forward.in_flight.push_back((at, frames));
+            link.forward.in_flight.push_back(InFlight {
+                arrives_at: at,
+                given,
+            });
             let (generation, direction) = (link.generation, Direction::Forward);
             self.agenda.add(
                 at,
@@ -436,10 +489,10 @@ impl Context {
             Direction::Forward => &mut link.forward,
             Direction::Back => &mut link.back,
         };
-        if wire.cut || !readable || wire.in_flight.front()?.0 > now {
+        if wire.cut || !readable || wire.in_flight.front()?.arrives_at > now {
             return None;
         }
-        let (_, frames) = wire.in_flight.pop_front()?;
+        let Given { at, frames } = wire.in_flight.pop_front()?.given;
         let (node, port) = match direction {
             Direction::Forward => {
                 link.last_arrived = Some(frames.clone());
@@ -449,6 +502,9 @@ impl Context {
             Direction::Back => (link.dialer, None),
         };
         if direction == Direction::Forward {
+            if now.since(at) > self.parameters.late_after() {
+                self.note_late(id);
+            }
             self.write(id);
             let links = &self.network.links;
             if links
@@ -477,10 +533,10 @@ impl Context {
             (&mut link.forward, Direction::Forward),
             (&mut link.back, Direction::Back),
         ] {
-            for (at, _) in &mut wire.in_flight {
-                *at = (*at).max(now);
+            for message in &mut wire.in_flight {
+                message.arrives_at = message.arrives_at.max(now);
                 self.agenda.add(
-                    *at,
+                    message.arrives_at,
                     Due::Arrive {
                         link: id,
                         direction,
@@ -488,8 +544,8 @@ impl Context {
                     },
                 );
             }
-            if let Some((at, _)) = wire.in_flight.back() {
-                wire.last_at = *at;
+            if let Some(last) = wire.in_flight.back() {
+                wire.last_at = last.arrives_at;
             }
         }
     }
@@ -509,9 +565,9 @@ impl Context {
         link.half_open = false;
         link.generation += 1;
         let waits = link.kind == LinkKind::Waits;
-        let mut written: VecDeque<Frames> = std::mem::take(&mut link.forward.in_flight)
+        let mut written: VecDeque<Given> = std::mem::take(&mut link.forward.in_flight)
             .into_iter()
-            .map(|(_, frames)| frames)
+            .map(|message| message.given)
             .collect();
         let last_arrived = link.last_arrived.take();
         link.forward = Wire::default();
@@ -529,7 +585,8 @@ impl Context {
                 && self.fault(self.parameters.network.repeat)
             {
                 self.counts.bump("fault: a message arrived twice");
-                written.push_front(frames);
+                let at = self.now;
+                written.push_front(Given { at, frames });
             }
             if let Some(link) = self.network.links.get_mut(&id) {
                 written.append(&mut link.unwritten);
@@ -651,9 +708,12 @@ impl Context {
         let mut last = link.forward.last_at.max(now);
         let unwritten = std::mem::take(&mut link.unwritten);
         if linger {
-            for frames in unwritten {
+            for given in unwritten {
                 last = last + latency;
-                link.forward.in_flight.push_back((last, frames));
+                link.forward.in_flight.push_back(InFlight {
+                    arrives_at: last,
+                    given,
+                });
                 let direction = Direction::Forward;
                 self.agenda.add(
                     last,

@@ -225,9 +225,14 @@ impl Oracle {
         }
     }
 
-    /// Something went wrong with a node, by the world's doing.
+    /// Something went wrong with a node, by the world's doing. What was noted just before is
+    /// not noted again.
     pub fn disturbed(&mut self, now: Timestamp, node: NodeId, how: Disturbance) {
-        self.disturbances.push((now, node, how));
+        let again =
+            |(_, other, then): &(Timestamp, NodeId, Disturbance)| (*other, *then) == (node, how);
+        if !self.disturbances.iter().rev().take(8).any(again) {
+            self.disturbances.push((now, node, how));
+        }
     }
 
     /// All that is known, by job.

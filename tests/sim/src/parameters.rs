@@ -225,6 +225,13 @@ fn sometimes(random: &mut Rng, often: f64, least: u64, most: u64) -> Option<Dura
 }
 
 impl Parameters {
+    /// A message between manager and worker that takes longer may make one think the other
+    /// gone: a dispatch, the next heartbeat and its way back have to fit into the worker
+    /// timeout.
+    pub fn late_after(&self) -> Duration {
+        self.core.worker_timeout / 4
+    }
+
     /// Draws everything.
     pub fn draw(seed: u64) -> Parameters {
         let mut random = Rng::with_seed(seed ^ 0x7061_7261_6d65_7465);

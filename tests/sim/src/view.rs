@@ -5,6 +5,7 @@ use carbontube_protocol::Timestamp;
 
 use crate::disk::VirtualDisk;
 use crate::manager::ManagerNode;
+use crate::network::Network;
 use crate::oracle::Oracle;
 use crate::parameters::Parameters;
 use crate::worker::WorkerNode;
@@ -27,6 +28,8 @@ pub struct View<'a> {
     pub workers: &'a [WorkerNode],
     /// What clients were told and phases did.
     pub oracle: &'a Oracle,
+    /// All connections.
+    pub network: &'a Network,
     /// The disk beneath the manager's store.
     pub disk: &'a VirtualDisk,
     /// What the gate let out in this step, in order.

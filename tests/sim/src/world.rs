@@ -346,6 +346,7 @@ fn view<'a>(
         manager,
         workers,
         oracle: &context.oracle,
+        network: &context.network,
         disk: manager.disk(),
         released: manager.released(),
         synced: manager.synced(),

@@ -24,14 +24,17 @@ pub fn repeated_executions_have_a_cause(watch: &mut Watch, view: &View<'_>) -> R
             continue;
         };
         let former = watch.former.get(id).copied().unwrap_or_default();
-        let all = known.executions.get(former..=*index).unwrap_or_default();
-        let of_phase = all.iter().filter(|other| other.phase == execution.phase);
+        let all = known.executions.iter().enumerate().skip(former);
+        let of_phase = all
+            .take_while(|(other, _)| other <= index)
+            .filter(|(_, other)| other.phase == execution.phase);
         let (mut runs, mut failed) = (0u64, 0u64);
         let mut attempts = BTreeSet::new();
-        for other in of_phase {
+        for (number, other) in of_phase {
             // A dispatch that the network gives to a worker's successor at the same address
-            // as well is no decision of the manager, which hears of it later.
-            if !attempts.insert(other.attempt) {
+            // as well is no decision of the manager, which hears of it later; nor is one that
+            // arrives when it has been given up.
+            if !attempts.insert(other.attempt) || watch.belated.contains(&(id.clone(), number)) {
                 continue;
             }
             runs += 1;
@@ -65,7 +68,8 @@ pub fn repeated_executions_have_a_cause(watch: &mut Watch, view: &View<'_>) -> R
 }
 
 /// A world in which nothing went wrong but kills of the manager repeats nothing, as long
-/// as workers can say in time what they hold.
+/// as messages take a fraction of the worker timeout, and workers can say in time after a
+/// restart what they hold.
 pub fn nothing_repeats_without_a_disturbance(
     watch: &mut Watch,
     view: &View<'_>,
@@ -83,7 +87,8 @@ pub fn nothing_repeats_without_a_disturbance(
         in_time && *node == NodeId::Manager && *how == Disturbance::Killed
             || matches!(node, NodeId::Client(_))
     };
-    if view.oracle.disturbances().iter().all(harmless) {
+    let is_late = || view.network.is_late(view.now, view.parameters.late_after());
+    if view.oracle.disturbances().iter().all(harmless) && !is_late() {
         return Err(format!(
             "{} executions were repeated, and nothing has happened that explains it",
             watch.repeats

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use carbontube_manager::core::RecordSeq;
 use carbontube_protocol::message::JobState;
-use carbontube_protocol::{AttemptId, JobId, WorkerId};
+use carbontube_protocol::{AttemptId, JobId, Timestamp, WorkerId};
 
 use crate::oracle::Event;
 use crate::parameters::Parameters;
@@ -41,10 +41,17 @@ pub struct Watch {
     pub gone: BTreeMap<JobId, RecordSeq>,
     /// For each phase that a job has done in this life: durable once this record is.
     pub done: BTreeMap<JobId, Vec<RecordSeq>>,
-    /// For live jobs: that they are there at all is durable once this record is.
+    /// For jobs of this life: that they, or the first of their id, are there at all is durable
+    /// once this record is.
     pub first: BTreeMap<JobId, RecordSeq>,
     /// For ids that were used again after their job had ended: the executions before that.
     pub former: BTreeMap<JobId, usize>,
+    /// When the job of each id arrived, which tells it from a former one of this id.
+    arrivals: BTreeMap<JobId, Timestamp>,
+    /// The newest attempt of each job, over all lives.
+    newest: BTreeMap<JobId, AttemptId>,
+    /// Executions, by their index, that began when their attempt had been given up already.
+    pub belated: BTreeSet<(JobId, usize)>,
     /// What happened in this step by the oracle.
     pub events: Vec<(JobId, Event)>,
     read_events: usize,
@@ -79,6 +86,9 @@ impl Watch {
             done: BTreeMap::new(),
             first: BTreeMap::new(),
             former: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            belated: BTreeSet::new(),
             events: Vec::new(),
             read_events: 0,
             held: BTreeMap::new(),
@@ -112,12 +122,30 @@ impl Watch {
         if self.acted {
             self.look_at_jobs(view);
         }
+        self.look_at_executions(view);
         if view.committed {
             self.commits += 1;
             let next = view.disk.journal_bounds().map_or(1, |bounds| bounds.next.0);
             let pages = next.saturating_sub(self.pages_next);
             self.pages_of_a_commit_max = self.pages_of_a_commit_max.max(pages);
             self.pages_next = next;
+        }
+    }
+
+    fn look_at_executions(&mut self, view: &View<'_>) {
+        for (id, event) in &self.events {
+            let Event::Started(index) = event else {
+                continue;
+            };
+            let known = view.oracle.job(id);
+            let execution = known.and_then(|known| known.executions.get(*index));
+            let newest = self.newest.get(id);
+            if execution
+                .zip(newest)
+                .is_some_and(|(e, newest)| e.attempt < *newest)
+            {
+                self.belated.insert((id.clone(), *index));
+            }
         }
     }
 
@@ -130,28 +158,37 @@ impl Watch {
         for job in core.live_jobs() {
             let found = self.jobs.get(job.id);
             here += 1;
-            if found.is_some_and(|seen| {
-                (seen.state, seen.phase, seen.attempt)
-                    == (
-                        job.state,
-                        job.phase,
-                        job.attempt.map(|(attempt, _)| attempt),
-                    )
-            }) {
+            let is_new = self.arrivals.get(job.id) != Some(&job.enqueued_at);
+            if !is_new
+                && found.is_some_and(|seen| {
+                    (seen.state, seen.phase, seen.attempt)
+                        == (
+                            job.state,
+                            job.phase,
+                            job.attempt.map(|(attempt, _)| attempt),
+                        )
+                })
+            {
                 continue;
             }
             let known_by = match found {
                 // Neither a dispatch nor writing the record again makes it less known.
-                Some(seen) if seen.phase == job.phase => seen.known_by.min(job.after),
+                Some(seen) if seen.phase == job.phase && !is_new => seen.known_by.min(job.after),
                 None if view.started => RecordSeq(0),
                 _ => job.after,
             };
             let done = self.done.entry(job.id.clone()).or_default();
-            if found.is_none() {
+            if found.is_none() || is_new {
                 done.clear();
-                self.first.insert(job.id.clone(), known_by);
+                // An answer about a former job of this id may be let out as late as now.
+                self.first.entry(job.id.clone()).or_insert(known_by);
             }
-            if found.is_none() && !view.started {
+            if let Some((attempt, _)) = job.attempt {
+                let newest = self.newest.entry(job.id.clone()).or_insert(attempt);
+                *newest = (*newest).max(attempt);
+            }
+            if is_new {
+                self.arrivals.insert(job.id.clone(), job.enqueued_at);
                 self.acknowledged.remove(job.id);
                 let known = view.oracle.job(job.id);
                 let former = known.map_or(0, |known| known.executions.len());
