@@ -61,11 +61,19 @@ pub enum Mutation {
     NeverResendResult,
     /// The client gives its jobs new ids when it sends them again.
     NewIdAtResend,
+    /// A message that waits behind others on its pipe counts as sent.
+    ForgetPipeOrder,
+    /// That a retry is due is not journaled before it is handed out.
+    ForgetDue,
+    /// What a worker may hold is counted without the results that are not durable.
+    ForgetUndecided,
+    /// The worker takes what comes on a pipe that was given up.
+    TakeOvertaken,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 25] = [
+    pub const ALL: [Mutation; 29] = [
         Mutation::AcknowledgeBeforeDurable,
         Mutation::ConfirmBeforeDurable,
         Mutation::DispatchBeforeDurable,
@@ -91,6 +99,10 @@ impl Mutation {
         Mutation::EmptyHeartbeat,
         Mutation::NeverResendResult,
         Mutation::NewIdAtResend,
+        Mutation::ForgetPipeOrder,
+        Mutation::ForgetDue,
+        Mutation::ForgetUndecided,
+        Mutation::TakeOvertaken,
     ];
 
     /// The name in tables and on the command line.
@@ -122,6 +134,10 @@ impl Mutation {
             Mutation::EmptyHeartbeat => "empty-heartbeat",
             Mutation::NeverResendResult => "never-resend-result",
             Mutation::NewIdAtResend => "new-id-at-resend",
+            Mutation::ForgetPipeOrder => "forget-pipe-order",
+            Mutation::ForgetDue => "forget-due",
+            Mutation::ForgetUndecided => "forget-undecided",
+            Mutation::TakeOvertaken => "take-overtaken",
         }
     }
 

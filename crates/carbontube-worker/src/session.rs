@@ -276,8 +276,8 @@ impl Session {
     /// before. The manager counts on it that nothing of that begins any more.
     fn is_overtaken(&self, head: &PipeHead) -> bool {
         // Spec: protocol.md §5.2.
-        self.last_number(head)
-            .is_some_and(|last| head.sequence <= last)
+        let last = self.last_number(head);
+        last.is_some_and(|last| head.sequence <= last) && !mutation::is(Mutation::TakeOvertaken)
     }
 
     fn is_of_former_pipe(&self, head: &PipeHead) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use carbontube_manager::core::Core;
 use carbontube_protocol::message::{Answer, JobFilter, JobState, Query, QueryRequest, Selector};
-use carbontube_protocol::{Codec, JobId, Limits, Message, decode, encode};
+use carbontube_protocol::{Codec, JobId, JobType, Limits, Message, decode, encode};
 
 use crate::context::Context;
 use crate::network::{Arrived, LinkId, LinkKind, NodeId, Port};
@@ -18,6 +18,7 @@ const ME: NodeId = NodeId::World;
 pub struct Operator {
     link: Option<LinkId>,
     request: u64,
+    turns: usize,
     limits: Limits,
 }
 
@@ -59,14 +60,22 @@ impl Operator {
         self.ask(context, query);
     }
 
-    /// Lets everything go on, and clears away what has failed for good.
+    /// Clears away what has failed for good, and lets everything go on. A slow network may
+    /// take only the first few of these, so each comes first in its turn.
     pub fn tidy_up(&mut self, context: &mut Context, core: &Core) {
-        self.ask(context, Query::Resume { phase: None });
-        let phases = context.parameters.definition.phases().to_vec();
-        for phase in phases {
-            let phase = Some(phase.job_type);
+        self.discard_failed(context, core);
+        let phases = context.parameters.definition.phases();
+        let phases = phases.iter().map(|phase| Some(phase.job_type.clone()));
+        let mut paused: Vec<Option<JobType>> = phases.chain([None]).collect();
+        self.turns += 1;
+        let turn = self.turns % paused.len();
+        paused.rotate_left(turn);
+        for phase in paused {
             self.ask(context, Query::Resume { phase });
         }
+    }
+
+    fn discard_failed(&mut self, context: &mut Context, core: &Core) {
         let failed: Vec<JobId> = core
             .live_jobs()
             .filter(|job| job.state == JobState::Failed)

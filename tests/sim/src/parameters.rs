@@ -240,7 +240,7 @@ impl Parameters {
         let phases = r.usize(1..=3);
         let definition = definition(r, phases);
         let calm = r.u32(0..12) == 0;
-        Parameters {
+        let mut parameters = Parameters {
             seed,
             core: core(r, worker_timeout),
             workers: (0..phases + r.usize(0..=4))
@@ -264,7 +264,38 @@ impl Parameters {
             faults_last: ms(pick(r, &[5_000, 15_000, 30_000])),
             settle_within: Duration::from_secs(300),
             definition,
+        };
+        let mut random = Rng::with_seed(seed ^ 0x7265_7374_6172_7473);
+        if random.u32(0..12) == 0 {
+            parameters.leave_only_restarts(&mut random);
         }
+        parameters
+    }
+
+    /// A world whose manager is killed again and again, and where nothing else goes wrong
+    /// that could make anything run twice.
+    fn leave_only_restarts(&mut self, r: &mut Rng) {
+        let worker_timeout = Duration::from_secs(5);
+        self.core.worker_timeout = worker_timeout;
+        self.core.adoption_grace = worker_timeout * pick(r, &[1, 2]);
+        self.network.latency.1 = ms(pick(r, &[1, 5, 50]));
+        self.network.reconnect.1 = ms(pick(r, &[50, 500]));
+        self.network.connect_failure = 0.0;
+        self.network.publish_loss = 0.0;
+        self.network.hwm_messages = pick(r, &[64, 1000]);
+        self.network.wire_messages = pick(r, &[20, 1000]);
+        self.manager.pipe_waiting_max = 4096;
+        for phase in &mut self.phases {
+            phase.kills = 0.0;
+        }
+        self.faults = FaultParameters {
+            manager_kills: Some(ms(r.u64(500..=8000))),
+            power_loss: rate(r, 0.7, 1.0),
+            disk_full: sometimes(r, 0.3, 1000, 10_000),
+            sync_failures: sometimes(r, 0.5, 500, 10_000),
+            client_kills: sometimes(r, 0.5, 1000, 10_000),
+            ..no_faults(r)
+        };
     }
 }
 

@@ -28,7 +28,8 @@ pub(super) struct Entry {
 struct PastPage {
     ids: Vec<JobId>,
     newest: Timestamp,
-    stored: bool,
+    /// Which expiry it was given to the store after, counted from 1; 0 before this start.
+    stored: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +37,7 @@ pub(super) struct History {
     index: HashMap<JobId, Entry>,
     pages: BTreeMap<PageSeq, PastPage>,
     jobs: u64,
+    expiries: u64,
 }
 
 impl History {
@@ -78,18 +80,23 @@ impl History {
         })
     }
 
-    /// How many jobs there are, the most in one page, and those in pages not stored yet.
+    /// How many jobs there were at the last expiry that should have gone then. A page goes
+    /// as a whole, once it was stored before, and the newest stays.
     #[cfg(feature = "testing")]
-    pub(super) fn in_use(&self) -> (u64, u64, u64) {
-        let of = |page: &PastPage| page.ids.len() as u64;
-        let most = self.pages.values().map(of).max().unwrap_or(0);
-        let unstored = self.pages.values().filter(|page| !page.stored);
-        (self.jobs, most, unstored.map(of).sum())
+    pub(super) fn overdue(&self, jobs_max: u64) -> u64 {
+        let then = |page: &&PastPage| page.stored.is_some_and(|n| n <= self.expiries);
+        let there = self.pages.values().filter(then);
+        let jobs: u64 = there.clone().map(|page| page.ids.len() as u64).sum();
+        let might_go = there.clone().any(|page| page.stored < Some(self.expiries));
+        match self.expiries > 0 && might_go && there.count() > 1 {
+            true => jobs.saturating_sub(jobs_max),
+            false => 0,
+        }
     }
 
     /// A page of the log exists, whatever it holds.
     pub(super) fn put(&mut self, page: PageSeq, _bytes: u64) {
-        self.pages.entry(page).or_default().stored = true;
+        self.pages.entry(page).or_default().stored = Some(self.expiries);
     }
 
     pub(super) fn add(&mut self, id: JobId, entry: Entry) {
@@ -108,6 +115,7 @@ impl History {
     /// Forgets the oldest pages beyond the bounds. The last one stays, since it says
     /// where the log goes on.
     fn expire(&mut self, jobs_max: u64, oldest: Timestamp) {
+        self.expiries += 1;
         if mutation::is(Mutation::HistoryUnbounded) {
             return;
         }
@@ -115,7 +123,7 @@ impl History {
             && let Some(first) = self.pages.first_entry()
         {
             let over = self.jobs > jobs_max || first.get().newest < oldest;
-            if !over || !first.get().stored {
+            if !over || first.get().stored.is_none() {
                 return;
             }
             let (seq, page) = first.remove_entry();

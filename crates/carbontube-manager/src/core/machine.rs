@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
     EndedJob, Event, EventKind, FailureKind, JobState, ManagerState, Message, WorkerStatus,
 };
@@ -247,7 +248,9 @@ impl Core {
                 job.ticket = ticket;
                 job.rare().until = None;
             });
-            self.journal_due(no);
+            if !mutation::is(Mutation::ForgetDue) {
+                self.journal_due(no);
+            }
         }
         if self.housekeeping_at.is_some_and(|at| at <= now) {
             self.check_workers(now);
@@ -319,6 +322,9 @@ impl Core {
         let Some(pipe) = self.workers.pipes.get_mut(&pipe) else {
             return after;
         };
+        if mutation::is(Mutation::ForgetPipeOrder) {
+            return after;
+        }
         pipe.after = pipe.after.max(after);
         pipe.after
     }

@@ -163,7 +163,9 @@ impl Core {
         if decides {
             self.settled.take(attempt);
             let last = self.journal.last;
-            if let Some(worker) = self.workers.table.get_mut(&worker) {
+            if let Some(worker) = self.workers.table.get_mut(&worker)
+                && !mutation::is(Mutation::ForgetUndecided)
+            {
                 worker.decided.push_back(last);
             }
         }

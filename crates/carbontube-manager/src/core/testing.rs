@@ -182,10 +182,10 @@ impl Core {
         all.map(|(_, id, entry)| (id, entry.state))
     }
 
-    /// How many ended jobs the history has, the most of them in one page, and how many of
-    /// them stand in pages that are not stored yet.
-    pub fn history_use(&self) -> (u64, u64, u64) {
-        self.history.in_use()
+    /// How many ended jobs are in the history beyond its bound, although their pages could
+    /// have gone with the last commit.
+    pub fn history_overdue(&self) -> u64 {
+        self.history.overdue(self.options.history_jobs_max)
     }
 
     /// How many waits of clients have not been answered.

@@ -18,6 +18,9 @@ use crate::parameters::ClientParameters;
 /// The least pause between two messages, so that time goes on.
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(1);
 
+/// How long nothing is sent after a manager was too busy for as long as the client tries.
+const RESTS: Duration = Duration::from_millis(500);
+
 /// How often a pipeline is resumed that was paused.
 const RESUME_EVERY: Duration = Duration::from_millis(500);
 /// How long after the last fault: then no pause is on its way any more.
@@ -82,6 +85,8 @@ pub(super) struct User {
     healed_at: Option<Timestamp>,
     /// Whether the last enqueueing got no answer: then one is tried at a time.
     is_careful: bool,
+    /// A manager that was too busy for long is asked again after a while.
+    rests_until: Timestamp,
 }
 
 impl User {
@@ -100,6 +105,7 @@ impl User {
             resume_at: Timestamp::ZERO,
             healed_at: None,
             is_careful: false,
+            rests_until: Timestamp::ZERO,
         }
     }
 
@@ -125,7 +131,8 @@ impl User {
         let mut errands = process.errands.values();
         let is_held_up =
             self.is_careful && errands.any(|errand| matches!(errand, Errand::Enqueue(_)));
-        if self.window.has_room(&process.options) && !is_held_up {
+        let rests = context.now < self.rests_until;
+        if self.window.has_room(&process.options) && !is_held_up && !rests {
             self.gather(process, context);
         }
         self.watch(process, context);
@@ -417,7 +424,10 @@ impl User {
                 context.note(process.me, format_args!("{id} is rejected: {code}"));
                 // What a full or draining manager says of this try says nothing of others.
                 match code {
-                    Code::Busy | Code::Journal | Code::Draining => self.wishes.push_back(wish),
+                    Code::Busy | Code::Journal | Code::Draining => {
+                        self.wishes.push_back(wish);
+                        self.rests_until = context.now + RESTS;
+                    }
                     _ => context.oracle.told(context.now, &id, Told::Refused),
                 }
                 return;

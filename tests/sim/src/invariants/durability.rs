@@ -67,16 +67,19 @@ pub fn answers_wait_for_the_disk(watch: &mut Watch, view: &View<'_>) -> Result<(
         match message {
             Message::Enqueued(answer) => {
                 for outcome in &answer.outcomes {
-                    if let EnqueueOutcome::Accepted { id } | EnqueueOutcome::Duplicate { id, .. } =
-                        outcome
-                    {
-                        is_durable(watch, view, id, false)?;
+                    match outcome {
+                        EnqueueOutcome::Accepted { id } => is_durable(watch, view, id, false)?,
+                        // Said of a job that has ended, though there may be another by now.
+                        EnqueueOutcome::Duplicate { id, state } => {
+                            is_durable(watch, view, id, is_over(*state))?;
+                        }
+                        EnqueueOutcome::Rejected { .. } => {}
                     }
                 }
             }
             Message::Ended(answer) => {
-                let over = |state| matches!(state, Some(JobState::Success | JobState::Cancelled));
-                for ended in answer.jobs.iter().filter(|ended| over(ended.state)) {
+                let ended = answer.jobs.iter();
+                for ended in ended.filter(|ended| ended.state.is_some_and(is_over)) {
                     is_durable(watch, view, &ended.id, true)?;
                 }
             }
@@ -84,6 +87,10 @@ pub fn answers_wait_for_the_disk(watch: &mut Watch, view: &View<'_>) -> Result<(
         }
     }
     Ok(())
+}
+
+fn is_over(state: JobState) -> bool {
+    matches!(state, JobState::Success | JobState::Cancelled)
 }
 
 fn is_durable(watch: &Watch, view: &View<'_>, id: &JobId, ended: bool) -> Result<(), String> {

@@ -84,8 +84,8 @@ pub fn nothing_repeats_without_a_disturbance(
         && network.publish_loss == 0.0
         && network.connect_failure == 0.0;
     let harmless = |(_, node, how): &(_, NodeId, Disturbance)| {
-        in_time && *node == NodeId::Manager && *how == Disturbance::Killed
-            || matches!(node, NodeId::Client(_))
+        let is_restart = matches!(how, Disturbance::Killed | Disturbance::Clock);
+        in_time && *node == NodeId::Manager && is_restart || matches!(node, NodeId::Client(_))
     };
     let is_late = || view.network.is_late(view.now, view.parameters.late_after());
     if view.oracle.disturbances().iter().all(harmless) && !is_late() {
