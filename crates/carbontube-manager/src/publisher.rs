@@ -1,8 +1,8 @@
 //! The manager's event stream: batched by topic, numbered, paced.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
@@ -23,6 +23,9 @@ const WAITING_MAX: usize = 8192;
 /// is over that waits and is merged; what cannot wait is dropped and counted.
 const TURN: Duration = Duration::from_millis(250);
 const EVENTS_PER_TURN_MAX: u32 = 500;
+/// The most events of a topic that are handed over in a turn, what waits for later turns
+/// included: a busy core must not pay for events that nobody will see.
+const HANDED_PER_TURN_MAX: u32 = 2 * EVENTS_PER_TURN_MAX;
 /// The most events in one message.
 const BATCH_MAX: usize = 512;
 /// The most bytes of text in one message, unless a single event has more: escaped in JSON
@@ -50,12 +53,45 @@ struct Shared {
     heard: AtomicBool,
     /// Events that found no room and are not told yet, by the place in [`TOPICS`].
     dropped: [AtomicU64; TOPICS.len()],
+    handed: Handed,
 }
 
 impl Shared {
     fn dropped(&self, topic: &str) -> Option<&AtomicU64> {
-        let place = TOPICS.iter().position(|known| *known == topic)?;
-        Some(&self.dropped[place])
+        Some(&self.dropped[place(topic)?])
+    }
+}
+
+fn place(topic: &str) -> Option<usize> {
+    TOPICS.iter().position(|known| *known == topic)
+}
+
+/// How many events of each topic were handed over in this turn.
+#[derive(Debug, Default)]
+struct Handed {
+    began: Mutex<Option<Instant>>,
+    counts: [AtomicU32; TOPICS.len()],
+}
+
+impl Handed {
+    /// Begins the next turn when it is time.
+    fn look(&self, now: Instant) {
+        let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        if began.is_none_or(|began| now.duration_since(began) >= TURN) {
+            *began = Some(now);
+            for count in &self.counts {
+                count.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether there is room for one more. Failures have twice the room, so that a flood
+    /// of jobs that go well does not hide them.
+    fn takes(&self, kind: &EventKind) -> bool {
+        let is_failure = matches!(kind, EventKind::Job { error: Some(_), .. });
+        let most = HANDED_PER_TURN_MAX * if is_failure { 2 } else { 1 };
+        place(kind.topic())
+            .is_none_or(|place| self.counts[place].fetch_add(1, Ordering::Relaxed) < most)
     }
 }
 
@@ -93,15 +129,17 @@ impl Publisher {
             .upgrade()
             .is_some_and(|socket| socket.peers() > 0);
         self.shared.heard.store(heard, Ordering::Relaxed);
+        self.shared.handed.look(Instant::now());
     }
 
     pub(crate) fn publish(&self, event: Event) {
         if !self.shared.heard.load(Ordering::Relaxed) {
             return;
         }
-        if let Err(refused) = self.events.try_send(event) {
+        let topic = event.kind.topic();
+        if !self.shared.handed.takes(&event.kind) || self.events.try_send(event).is_err() {
             self.tally.events_dropped.bump();
-            if let Some(dropped) = self.shared.dropped(refused.into_inner().kind.topic()) {
+            if let Some(dropped) = self.shared.dropped(topic) {
                 dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -275,7 +313,8 @@ fn parts(events: Vec<Event>) -> Vec<Vec<Event>> {
     parts
 }
 
-fn text_bytes(kind: &EventKind) -> usize {
+/// The bytes of an event's text: what is without bound in it.
+pub(crate) fn text_bytes(kind: &EventKind) -> usize {
     match kind {
         EventKind::Job { error, .. } => error.as_ref().map_or(0, String::len),
         EventKind::Worker { host, .. } => host.len(),
@@ -332,6 +371,32 @@ mod tests {
             (later.len(), topic.dropped, topic.next_turn()),
             (600, 0, None)
         );
+    }
+
+    #[test]
+    fn topic_hands_over_so_many_events_in_a_turn_and_more_failures() {
+        let handed = Handed::default();
+        let job = |error: Option<&str>| EventKind::Job {
+            job: JobId::from_uuid_bytes([2; 16]),
+            state: carbontube_protocol::message::JobState::Failed,
+            job_type: JobType::new("one").expect("a name"),
+            worker: None,
+            error: error.map(str::to_owned),
+        };
+        let note = EventKind::Manager {
+            state: carbontube_protocol::message::ManagerState::Running,
+            reason: String::new(),
+        };
+        let now = Instant::now();
+        handed.look(now);
+        let most = HANDED_PER_TURN_MAX as usize;
+        let taken = (0..most + 100).filter(|_| handed.takes(&job(None)));
+        assert_eq!(taken.count(), most);
+        assert!(handed.takes(&job(Some("no"))) && handed.takes(&note));
+        handed.look(now + TURN / 2);
+        assert!(!handed.takes(&job(None)));
+        handed.look(now + TURN);
+        assert!(handed.takes(&job(None)));
     }
 
     #[test]
