@@ -17,7 +17,7 @@ use futures_lite::future;
 use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::api::App;
-use crate::feed::Page;
+use crate::feed::{Page, Seat};
 use crate::request::{
     BODY_BYTES_MAX, HEADERS, Problem, Request, Response, ResponseBody, parse_query,
 };
@@ -37,6 +37,14 @@ const STALL_MAX: Duration = Duration::from_secs(20);
 const PIECE_BYTES: usize = 64 << 10;
 /// How long a peer that still sends may take to see the answer that ended it.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// From how many bytes on an answer is large, and how many of those are written at once:
+/// each is held in memory for as long as its reader takes.
+const LARGE_BYTES: usize = 1 << 20;
+const LARGE_MAX: usize = 8;
+/// How much a page may say after it asked for its stream; it has nothing to say.
+const CHATTER_BYTES_MAX: usize = 1 << 10;
+/// How many bytes of empty lines may stand before a request.
+const BLANK_BYTES_MAX: usize = 8;
 
 /// What every answer says to browsers: nothing from elsewhere, no frames around it, no
 /// guessing of types.
@@ -92,7 +100,8 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, app: Arc<App>
     let mut buffer = Vec::new();
     loop {
         match exchange(&mut stream, &mut buffer, peer, &app).await {
-            Ok(true) => {}
+            // A peer with the next request always ready must not keep others waiting.
+            Ok(true) => future::yield_now().await,
             Ok(false) => break,
             Err(End::Quiet) => return,
             Err(End::Refused(problem)) => {
@@ -142,17 +151,25 @@ async fn exchange(
         }
         return Ok(false);
     }
+    let is_large = response.body.bytes().len() > LARGE_BYTES;
+    let seat = is_large.then(|| Seat::take(&app.large, LARGE_MAX));
+    if matches!(seat, Some(None)) {
+        let message = format!("{LARGE_MAX} large answers are being read, which is the most");
+        response = Problem::new(503, "busy", message).response();
+    }
     write(stream, response, !keep, is_head).await?;
+    drop(seat);
     Ok(keep)
 }
 
-async fn read_some(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(), End> {
+/// Reads what there is; how many bytes that were.
+async fn read_some(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<usize, End> {
     let mut bytes = [0; 4096];
     match stream.read(&mut bytes).await? {
         0 => Err(End::Quiet),
         n => {
             buffer.extend_from_slice(&bytes[..n]);
-            Ok(())
+            Ok(n)
         }
     }
 }
@@ -168,7 +185,12 @@ async fn read_head(
             .unwrap_or(Err(End::Quiet))?;
     }
     let rest = async {
+        let mut blank = 0;
         loop {
+            blank += skip_blank(buffer);
+            if blank > BLANK_BYTES_MAX {
+                return Err(End::Refused(Problem::bad("a request is no empty lines")));
+            }
             if let Some((head, length)) = parse(buffer, peer)? {
                 buffer.drain(..length);
                 return Ok(head);
@@ -177,7 +199,14 @@ async fn read_head(
                 let message = format!("a head has at most {HEAD_BYTES_MAX} bytes");
                 return Err(End::Refused(Problem::new(431, "head", message)));
             }
-            read_some(stream, buffer).await?;
+            // Looked at line by line: one that comes byte by byte costs no more.
+            loop {
+                let n = read_some(stream, buffer).await?;
+                let has_line = buffer[buffer.len() - n..].contains(&b'\n');
+                if has_line || buffer.len() >= HEAD_BYTES_MAX {
+                    break;
+                }
+            }
         }
     };
     let late = || Problem::new(408, "slow", "the request came in too slowly");
@@ -203,6 +232,14 @@ async fn read_body(
         .unwrap_or_else(|| Err(End::Refused(late())))
 }
 
+/// Takes the line ends before a request away; how many bytes that were.
+fn skip_blank(buffer: &mut Vec<u8>) -> usize {
+    let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    let blank = buffer.iter().take_while(|byte| is_end(byte)).count();
+    buffer.drain(..blank);
+    blank
+}
+
 /// Reads a head if it is there whole, with its length.
 fn parse(bytes: &[u8], peer: SocketAddr) -> Result<Option<(Head, usize)>, End> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -217,6 +254,11 @@ fn parse(bytes: &[u8], peer: SocketAddr) -> Result<Option<(Head, usize)>, End> {
         }
         Err(error) => return Err(bad(format!("that is no HTTP request: {error}"))),
     };
+    // Others may take a line end without its CR for a part of a value.
+    let mut line_ends = (0..length).filter(|at| bytes[*at] == b'\n');
+    if line_ends.any(|at| at == 0 || bytes[at - 1] != b'\r') {
+        return Err(bad("a line of a head ends in CR and LF".to_owned()));
+    }
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
     else {
         return Err(bad("that is no HTTP request".to_owned()));
@@ -352,12 +394,7 @@ async fn write(
     close: bool,
     is_head: bool,
 ) -> io::Result<()> {
-    let body: &[u8] = match &response.body {
-        ResponseBody::Bytes(bytes) => bytes,
-        ResponseBody::Static(bytes) => bytes,
-        ResponseBody::Shared(bytes) => bytes,
-        ResponseBody::Feed(_) => b"",
-    };
+    let body = response.body.bytes();
     let connection = if close { "close" } else { "keep-alive" };
     let framing = match response.status {
         304 => format!("connection: {connection}\r\n"),
@@ -392,12 +429,19 @@ async fn stream_page(
     };
     put(stream, &head(response, framing)).await?;
     let mut reader = stream.clone();
+    let mut chatter = 0;
     loop {
         let news = async { Some(page.next().await) };
         let gone = async {
-            // A page says nothing more; when reading ends, it has left.
+            // A page says nothing more; when reading ends, it has left. One that does say
+            // more would keep this busy for as long as it does.
             let mut bytes = [0; 64];
-            while let Ok(1..) = reader.read(&mut bytes).await {}
+            while let Ok(n @ 1..) = reader.read(&mut bytes).await {
+                chatter += n;
+                if chatter > CHATTER_BYTES_MAX {
+                    break;
+                }
+            }
             None
         };
         let Some(news) = future::or(news, gone).await else {
@@ -459,6 +503,8 @@ mod tests {
             "Host: a\r\nHost: b",
             "X: \u{0}",
             "no colon",
+            "X: a\nContent-Length: 1",
+            "X: a\n\nContent-Length: 1",
         ] {
             let bytes = format!("POST / HTTP/1.1\r\n{lines}\r\n\r\n");
             let refused = read(bytes.as_bytes()).map(|_| ());
@@ -494,6 +540,14 @@ mod tests {
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(65));
         let many = read(many.as_bytes()).map(|_| ());
         assert_eq!(many.map_err(|problem| problem.status), Err(431));
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_skipped() {
+        let mut bytes = b"\r\n\nGET / HTTP/1.1\r\n\r\n".to_vec();
+        assert_eq!(skip_blank(&mut bytes), 3);
+        assert!(bytes.starts_with(b"GET"));
+        assert_eq!(skip_blank(&mut bytes), 0);
     }
 
     #[test]

@@ -61,12 +61,12 @@ pub(crate) struct Wish {
     pub(crate) logs_after: Option<u64>,
 }
 
-/// Counts the open pages.
+/// Counts what is open at once: pages, large answers.
 #[derive(Debug)]
 pub(crate) struct Seat(Arc<AtomicUsize>);
 
 impl Seat {
-    /// One more page, if there is room.
+    /// One more, if there is room.
     pub(crate) fn take(count: &Arc<AtomicUsize>, most: usize) -> Option<Seat> {
         let taken = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
             (n < most).then_some(n + 1)

@@ -124,6 +124,18 @@ pub(crate) enum ResponseBody {
     Feed(Box<Page>),
 }
 
+impl ResponseBody {
+    /// What is written of it at once; nothing of a feed.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            ResponseBody::Bytes(bytes) => bytes,
+            ResponseBody::Static(bytes) => bytes,
+            ResponseBody::Shared(bytes) => bytes,
+            ResponseBody::Feed(_) => b"",
+        }
+    }
+}
+
 impl Response {
     pub(crate) fn json(value: &impl Serialize) -> Response {
         match serde_json::to_vec(value) {

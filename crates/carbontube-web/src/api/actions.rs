@@ -67,7 +67,6 @@ impl Verb {
 }
 
 pub(super) async fn act(app: &App, request: &Request, parts: &Parts) -> Result<Response, Problem> {
-    app.access.check_change()?;
     let view = app.view(parts)?;
     let action: Action = serde_json::from_slice(&request.body)
         .map_err(|error| Problem::bad(format!("the body is no action: {error}")))?;

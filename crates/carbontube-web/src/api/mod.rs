@@ -35,6 +35,8 @@ pub(crate) struct App {
     /// Tells pages whether they still speak with the same process.
     pub(crate) instance: String,
     pub(crate) pages: Arc<AtomicUsize>,
+    /// Large answers that are being written.
+    pub(crate) large: Arc<AtomicUsize>,
     pub(crate) clients: Mutex<BTreeMap<String, PipelineClient>>,
 }
 
@@ -48,6 +50,8 @@ enum Guard {
     Open,
     /// Who has the token, where there is one.
     Token,
+    /// The same, where changes are allowed: it may change something at a manager.
+    Change,
 }
 
 /// What answers a route.
@@ -83,7 +87,7 @@ struct Route(&'static str, &'static str, Guard, Handler);
 
 /// All routes. `assets/openapi.json` describes each; a test compares them.
 const ROUTES: &[Route] = {
-    use Guard::{Open, Token};
+    use Guard::{Change, Open, Token};
     &[
         Route("GET", "/api/v1/overview", Token, Handler::Overview),
         Route("GET", "/api/v1/stream", Token, Handler::Stream),
@@ -145,7 +149,7 @@ const ROUTES: &[Route] = {
         Route(
             "POST",
             "/api/v1/pipelines/{pipeline}/actions",
-            Token,
+            Change,
             Handler::Actions,
         ),
         Route("POST", "/api/v1/session", Open, Handler::Login),
@@ -198,6 +202,7 @@ impl App {
             access: Access::new(&options),
             instance: uuid::Uuid::new_v4().simple().to_string(),
             pages: Arc::default(),
+            large: Arc::default(),
             clients: Mutex::new(BTreeMap::new()),
             options,
             hub,
@@ -228,8 +233,11 @@ impl App {
                 continue;
             }
             self.access.check_site(request)?;
-            if *guard == Guard::Token {
+            if *guard != Guard::Open {
                 self.access.check_token(request)?;
+            }
+            if *guard == Guard::Change {
+                self.access.check_change()?;
             }
             return self.handle(*handler, request, &parts?).await;
         }
@@ -375,7 +383,18 @@ mod tests {
         assert!(fit("/a/{b}", "/a/").expect("it fits").is_err());
     }
 
-    /// The description for programs.and the server agree on every path, method and error code.
+    /// What asks a manager to change something is refused where it is read only: whoever
+    /// adds a route that is no GET says here that it changes nothing there.
+    #[test]
+    fn routes_that_change_something_are_guarded() {
+        for Route(method, path, guard, handler) in ROUTES {
+            let own = matches!(handler, Handler::Login | Handler::Logout);
+            let expected = *method != "GET" && !own;
+            assert_eq!(*guard == Guard::Change, expected, "{method} {path}");
+        }
+    }
+
+    /// The description for programs and the server agree on every path, method and error code.
     #[test]
     fn openapi_describes_every_route_and_code() {
         let openapi: serde_json::Value = serde_json::from_slice(OPENAPI).expect("it is JSON");

@@ -2,10 +2,11 @@
 
 use carbontube_client::NewJob;
 use carbontube_protocol::JobId;
+use futures_lite::io::AsyncWriteExt;
 use serde_json::json;
 
-use crate::http::{Connection, get, raw, until};
-use crate::support::{Running, Site, options, run};
+use crate::http::{Connection, get, raw, until, until_status};
+use crate::support::{Running, Site, options, run, within};
 
 #[test]
 fn html_in_job_data_stays_data() {
@@ -170,5 +171,69 @@ fn header_values_cannot_add_headers() {
         .await;
         assert_eq!(answer.status, 400);
         assert_eq!(answer.header("set-cookie"), None);
+    });
+}
+
+#[test]
+fn page_that_talks_on_is_cut_off() {
+    run(async {
+        let films = Running::start(options("films", &["cut"])).await;
+        let site = Site::over(&[&films]).await;
+        let mut page = Connection::open(site.port).await;
+        page.send(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await;
+        assert_eq!(page.answer(false).await.status, 200);
+        // All that it says more can be taken in before it is cut off, or not.
+        let _ = page.stream.write_all(&[b'x'; 8 << 10]).await;
+        let cut_off = async { while page.more().await {} };
+        within("the end of the stream", cut_off).await;
+    });
+}
+
+#[test]
+fn request_behind_nothing_but_line_ends_is_refused() {
+    run(async {
+        let films = Running::start(options("films", &["cut"])).await;
+        let site = Site::over(&[&films]).await;
+        let few = b"\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        assert_eq!(raw(site.port, few).await.status, 200);
+        let many = [b"\r\n".repeat(100).as_slice(), few].concat();
+        assert_eq!(raw(site.port, &many).await.status, 400);
+        // One that comes byte by byte is read all the same.
+        let mut slow = Connection::open(site.port).await;
+        for byte in few {
+            slow.send(&[*byte]).await;
+        }
+        assert_eq!(slow.answer(true).await.status, 200);
+    });
+}
+
+#[test]
+fn large_answers_that_nobody_reads_are_limited() {
+    run(async {
+        let films = Running::start(options("films", &["cut"])).await;
+        let site = Site::over(&[&films]).await;
+        let long = format!("{{\"a\":\"{}\"}}", "y".repeat(8 << 20));
+        let client = films.client().await;
+        let job = NewJob::from_json(long).with_id(JobId::new("big").expect("an id"));
+        client
+            .enqueue(&films.name, job)
+            .await
+            .expect("it is accepted");
+        let path = "/api/v1/pipelines/films/jobs/big/instructions";
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let mut readers = Vec::new();
+        for _ in 0..8 {
+            // It asks, sees that there is an answer, and reads no more of it.
+            let mut reader = Connection::open(site.port).await;
+            reader.send(request.as_bytes()).await;
+            assert_eq!(reader.answer(false).await.status, 200);
+            readers.push(reader);
+        }
+        let refused = get(site.port, path).await;
+        assert_eq!((refused.status, refused.code().as_str()), (503, "busy"));
+        assert_eq!(get(site.port, "/healthz").await.status, 200);
+        drop(readers);
+        until_status(site.port, path, 200).await;
     });
 }

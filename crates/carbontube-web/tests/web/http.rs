@@ -238,3 +238,20 @@ pub(crate) async fn until(port: u16, path: &str, fits: impl Fn(&Value) -> bool) 
         async_io::Timer::after(Duration::from_millis(20)).await;
     }
 }
+
+/// Asks until the answer has a status.
+pub(crate) async fn until_status(port: u16, path: &str, status: u16) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = get(port, path).await;
+        if answer.status == status {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{path} did not come to {status}: {}",
+            answer.head
+        );
+        async_io::Timer::after(Duration::from_millis(20)).await;
+    }
+}
