@@ -264,6 +264,14 @@ fn put_stats(out: &mut Exposition, state: &crate::state::ViewState, pipeline: (&
             count,
         );
     }
+    for (cause, count) in &stats.rerun_causes {
+        out.counter(
+            "carbontube_attempts_rerun_total",
+            "Attempts that may have run a second time: one that may have begun was given up and its job handed out again.",
+            &[pipeline, ("cause", cause)],
+            count,
+        );
+    }
     for (cause, count) in &stats.duplicate_causes {
         out.counter(
             "carbontube_attempts_duplicate_total",
@@ -382,5 +390,17 @@ fn put_workers(out: &mut Exposition, state: &crate::state::ViewState, pipeline: 
             &[pipeline, ("phase", &phase), ("status", status)],
             count,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_values_are_escaped() {
+        let mut out = String::new();
+        put_labels(&mut out, &[("a", "x\\y\"z\nä"), ("b", "")]);
+        assert_eq!(out, "{a=\"x\\\\y\\\"z\\nä\",b=\"\"}");
     }
 }

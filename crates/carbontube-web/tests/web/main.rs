@@ -2,6 +2,7 @@
 //! plain HTTP client.
 
 mod actions;
+mod described;
 mod hostile;
 mod http;
 mod pages;

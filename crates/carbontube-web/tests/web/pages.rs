@@ -352,9 +352,10 @@ fn metrics_keep_to_the_text_format() {
         ] {
             for word in file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
                 let histogram = format!("{word}_bucket");
-                // There is one only after a duplicate.
+                // There is one only after a repetition.
                 let known = names.contains(word)
                     || names.contains(histogram.as_str())
+                    || word == "carbontube_attempts_rerun_total"
                     || word == "carbontube_attempts_duplicate_total";
                 assert!(
                     known || !word.starts_with("carbontube_"),
@@ -362,6 +363,29 @@ fn metrics_keep_to_the_text_format() {
                 );
             }
         }
+        // So are the labels by which it is added up.
+        let mut labels: BTreeSet<&str> = samples
+            .keys()
+            .filter_map(|sample| sample.split_once('{'))
+            .flat_map(|(_, labels)| labels.split('"').step_by(2))
+            .map(|part| part.trim_matches(|c| matches!(c, ',' | '=' | '}')))
+            .collect();
+        labels.insert("cause");
+        for file in [
+            include_str!("../../../../docs/monitoring/grafana-dashboard.json"),
+            include_str!("../../../../docs/monitoring/prometheus-alerts.yaml"),
+        ] {
+            let grouped = file.split(" by (").skip(1);
+            let grouped = grouped.filter_map(|rest| rest.split(')').next());
+            for label in grouped.flat_map(|names| names.split(", ")) {
+                assert!(labels.contains(label), "no metric has the label {label:?}");
+            }
+        }
+        let dashboard = include_str!("../../../../docs/monitoring/grafana-dashboard.json");
+        let dashboard: Value = serde_json::from_str(dashboard).expect("it is JSON");
+        let panels = dashboard["panels"].as_array().expect("panels");
+        let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
+        assert_eq!(ids.len(), panels.len(), "each panel has an id of its own");
         for family in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let name = family.split(' ').next().unwrap_or("");
             let documented = include_str!("../../../../docs/monitoring/README.md");

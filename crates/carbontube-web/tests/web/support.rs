@@ -221,6 +221,7 @@ pub(crate) fn check_exposition(text: &str) -> std::collections::BTreeMap<String,
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
     assert!(text.ends_with('\n'));
+    assert!(!text.contains('\r') && !text.contains("\n\n"));
     let mut samples = BTreeMap::new();
     let mut families = BTreeSet::new();
     let (mut family, mut kind) = (String::new(), String::new());
@@ -242,6 +243,7 @@ pub(crate) fn check_exposition(text: &str) -> std::collections::BTreeMap<String,
             kind = told.to_owned();
             continue;
         }
+        assert!(!kind.is_empty(), "{line} is of no type");
         let (metric, value) = line.rsplit_once(' ').expect("a value");
         let value: f64 = value
             .parse()
@@ -271,12 +273,24 @@ pub(crate) fn check_exposition(text: &str) -> std::collections::BTreeMap<String,
                 ends
             });
             let end = end.expect("a closed value");
+            let mut escapes = after[..end].chars();
+            while let Some(c) = escapes.next() {
+                assert!(
+                    c != '\\' || escapes.next().is_some_and(|c| "\\\"n".contains(c)),
+                    "{line}: only a backslash, a quote and a line end are escaped"
+                );
+            }
             if label == "le" {
                 bound = Some(after[..end].to_owned());
             } else {
                 others.push_str(&format!("{label}={};", &after[..end]));
             }
-            rest = after[end + 1..].trim_start_matches(',');
+            let behind = &after[end + 1..];
+            rest = behind.strip_prefix(',').unwrap_or(behind);
+            assert!(
+                rest.is_empty() == behind.is_empty(),
+                "{line}: a comma stands between two labels"
+            );
         }
         assert!(
             samples.insert(metric.to_owned(), value).is_none(),
@@ -312,4 +326,41 @@ pub(crate) fn check_exposition(text: &str) -> std::collections::BTreeMap<String,
         }
     }
     samples
+}
+
+#[test]
+fn exposition_that_is_not_right_is_refused() {
+    let good =
+        "# HELP a_total Of a.\n# TYPE a_total counter\na_total{x=\"b\\\\\\\"\\n\",y=\"\"} 1\n";
+    assert_eq!(check_exposition(good).len(), 1);
+    let histogram = |bucket: &str, count: u32| {
+        format!(
+            "# HELP h Of h.\n# TYPE h histogram\nh_bucket{{le=\"1\"}} 2\n{bucket}h_sum 1\nh_count {count}\n"
+        )
+    };
+    let whole = "h_bucket{le=\"+Inf\"} 3\n";
+    assert_eq!(check_exposition(&histogram(whole, 3)).len(), 4);
+    for bad in [
+        good.trim_end().to_owned(),
+        good.replace("# HELP a_total Of a.\n", ""),
+        good.replace("# TYPE a_total counter\n", ""),
+        good.replace("counter", "gauge"),
+        good.replace("counter", "sum"),
+        good.replace(" 1\n", " one\n"),
+        good.replace(" 1\n", " -1\n"),
+        good.replace("x=", "x-y="),
+        good.replace("x=", "y="),
+        good.replace("\\n", "\\t"),
+        good.replace(",y", ",,y"),
+        good.replace("a_total{", "b_total{"),
+        format!("{good}{good}"),
+        format!("{good}a_total{{y=\"\"}} 1\na_total{{y=\"\"}} 1\n"),
+        histogram("", 2),
+        histogram(whole, 4),
+        histogram("h_bucket{le=\"+Inf\"} 1\n", 1),
+        histogram(&format!("h_bucket{{le=\"0.5\"}} 2\n{whole}"), 3),
+    ] {
+        let checked = std::panic::catch_unwind(|| check_exposition(&bad));
+        assert!(checked.is_err(), "it is taken: {bad}");
+    }
 }
