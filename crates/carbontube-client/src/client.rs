@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use carbontube_protocol::message::{
     Answer, EndedJob, FailureGroup, Found, JobDetail, JobFilter, JobSearch, JobView, Latencies,
-    ManagerInfo, Query, Selector, Series, Stats, Step, WorkerView,
+    ManagerInfo, Query, Recent, Selector, Series, Stats, Step, WorkerView,
 };
 use carbontube_protocol::{JobId, JobType, PipelineName, Timestamp, WorkerId};
 use carbontube_transport::{Address, CloseOutcome, init_runtime};
@@ -345,6 +345,18 @@ impl PipelineClient {
         }
     }
 
+    /// What the manager still knows of its event stream, oldest first, for a view that comes
+    /// later than its events.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query); managers before this question refuse it.
+    pub async fn recent_events(&self, after: u64) -> Result<Recent, ClientError> {
+        match self.ask("recent events", Query::Recent { after }).await? {
+            Answer::Recent(recent) => Ok(recent),
+            other => Err(unfit("recent events", &other)),
+        }
+    }
+
     /// Everything about one job.
     ///
     /// # Errors
@@ -464,6 +476,7 @@ fn unfit(what: &'static str, answer: &Answer) -> ClientError {
         Answer::Latencies(_) => "latencies",
         Answer::Found(_) => "found",
         Answer::Failures(_) => "failures",
+        Answer::Recent(_) => "recent",
     };
     ClientError::Answer {
         what,

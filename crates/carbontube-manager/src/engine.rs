@@ -17,6 +17,7 @@ use crate::options::ManagerAddresses;
 use crate::pipes::Pipes;
 use crate::publisher::Publisher;
 use crate::queue::{InputQueue, Taken};
+use crate::recent::Record;
 use crate::round::{Outside, Round};
 use crate::tally::Tally;
 use crate::watchdog::Beat;
@@ -39,6 +40,7 @@ pub(crate) struct Surroundings {
     pub(crate) tally: Arc<Tally>,
     pub(crate) addresses: ManagerAddresses,
     pub(crate) place: String,
+    pub(crate) record: Record,
 }
 
 /// What is left of an engine that ended in order.
@@ -113,7 +115,10 @@ impl Outside for Surroundings {
             } => self.pipes.open(pipe, address, codec),
             Effect::ClosePipe { pipe } => self.pipes.close(pipe),
             Effect::ReadPage { log, page } => self.keeper.ask(Task::Read(log, page)),
-            Effect::Publish(event) => self.publisher.publish(event),
+            Effect::Publish(event) => {
+                self.record.keep(&event);
+                self.publisher.publish(event);
+            }
             // The round ends; there is nothing to do about it here.
             Effect::Stop => {}
         }
@@ -133,6 +138,7 @@ impl Surroundings {
                 info.publish.clone_from(&self.addresses.publish);
                 info.storage.clone_from(&self.place);
             }
+            Answer::Recent(recent) => *recent = self.record.read(recent.next.unwrap_or(0)),
             Answer::Stats(stats) => {
                 let shared = self.keeper.shared();
                 stats.journal.disk_bytes = shared.disk_bytes.load(Ordering::Relaxed);

@@ -20,6 +20,7 @@ mod persistence;
 mod pipes;
 mod publisher;
 mod queue;
+mod recent;
 mod round;
 mod stop;
 mod tally;

@@ -23,6 +23,7 @@ use crate::options::{ManagerAddresses, ManagerOptions};
 use crate::pipes::Pipes;
 use crate::publisher::{self, Publisher};
 use crate::queue::InputQueue;
+use crate::recent::Record;
 use crate::round::Round;
 use crate::stop::{Stopper, stop};
 use crate::tally::Tally;
@@ -242,6 +243,7 @@ impl Manager {
                 tally,
                 addresses: addresses.clone(),
                 place,
+                record: Record::default(),
             },
         };
         engine::spawn(engine, fatal_sender, ended_sender).map_err(|source| StartError::Thread {

@@ -127,6 +127,7 @@ impl Body for message::QueryAnswer {
             message::Answer::Workers(workers) => workers.len(),
             message::Answer::Found(found) => found.jobs.len(),
             message::Answer::Failures(groups) => groups.len(),
+            message::Answer::Recent(recent) => recent.events.len(),
             _ => 0,
         }
     }

@@ -1,6 +1,6 @@
 //! The latest log lines of all pipelines, in a ring with numbers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use carbontube_protocol::message::{LogLevel, LogLine};
 use carbontube_protocol::{JobId, JobType, Timestamp, WorkerId};
@@ -108,6 +108,25 @@ impl LogRing {
         }
     }
 
+    /// Puts lines of before in that are not here yet.
+    pub(crate) fn push_missing(
+        &mut self,
+        pipeline: &str,
+        lines: Vec<(JobType, WorkerId, LogLine)>,
+    ) {
+        let known: BTreeSet<_> = self
+            .lines
+            .iter()
+            .filter(|line| line.pipeline == pipeline)
+            .map(|line| (line.at, line.worker, line.job.clone(), line.text.clone()))
+            .collect();
+        for (job_type, worker, line) in lines {
+            if !known.contains(&(line.at, worker, line.job.clone(), line.text.clone())) {
+                self.push(pipeline, job_type, worker, line);
+            }
+        }
+    }
+
     /// A manager said that it left lines out before the next one.
     pub(crate) fn miss(&mut self, count: u64) {
         if count > 0 {
@@ -205,6 +224,31 @@ mod tests {
             ..LogFilter::default()
         };
         assert_eq!(numbers(&ring.latest(&loud, 0, 100)), [2, 8]);
+    }
+
+    #[test]
+    fn lines_that_are_known_are_not_put_in_again() {
+        let mut ring = ring((0..3).map(|n| n.to_string()));
+        let past = |n: u64, text: &str| {
+            let job_type = JobType::new("one").expect("a name");
+            let line = LogLine {
+                job: JobId::new(&format!("j{n}")).expect("an id"),
+                attempt: AttemptId {
+                    epoch: 1,
+                    counter: 1,
+                },
+                at: Timestamp(1),
+                level: LogLevel::Info,
+                text: text.to_owned(),
+            };
+            (job_type, WorkerId::from_bytes([1; 16]), line)
+        };
+        ring.push_missing("p", vec![past(0, "0"), past(0, "new"), past(2, "2")]);
+        let all = ring.latest(&LogFilter::default(), 0, 10).lines;
+        let texts: Vec<&str> = all.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["0", "1", "2", "new"]);
+        ring.push_missing("other", vec![past(0, "0")]);
+        assert_eq!(ring.last(), 5);
     }
 
     #[test]

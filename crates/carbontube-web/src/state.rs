@@ -64,6 +64,8 @@ pub(crate) struct ViewState {
     pub(crate) key: String,
     pub(crate) answered: Option<Instant>,
     pub(crate) trouble: Option<String>,
+    /// How many times the manager is still to be asked for events of before.
+    pub(crate) past_due: u8,
     pub(crate) info: Option<ManagerInfo>,
     pub(crate) stats: Option<Stats>,
     /// The last version at which the overview changed.
@@ -235,6 +237,31 @@ impl Hub {
         view.lock().key = key;
     }
 
+    /// Takes in events from before a manager was looked at; some may have come live in the
+    /// meantime.
+    pub(crate) fn take_recent(
+        &self,
+        view: &View,
+        events: Vec<carbontube_protocol::message::Event>,
+    ) {
+        let mut state = view.lock();
+        let key = state.key.clone();
+        let mut lines = Vec::new();
+        for event in events {
+            match event.kind {
+                EventKind::Log {
+                    worker,
+                    job_type,
+                    line,
+                } => lines.push((job_type, worker, line)),
+                kind => state.take_past(event.at, kind),
+            }
+        }
+        self.logs().push_missing(&key, lines);
+        drop(state);
+        self.changed.notify(usize::MAX);
+    }
+
     /// Takes in events of a manager, and asks for a snapshot where they matter.
     pub(crate) fn take_events(&self, events: Events) {
         let found = self.views.iter().find(|view| {
@@ -308,6 +335,14 @@ impl ViewState {
     }
 
     fn note_at(&mut self, at: Timestamp, kind: &'static str, text: String) {
+        // Told live and again as something of before.
+        if self
+            .notes
+            .iter()
+            .any(|(_, note)| note.at == at && note.text == text)
+        {
+            return;
+        }
         let version = self.touch();
         self.notes.push_back((version, Note { at, kind, text }));
         if self.notes.len() > NOTES_MAX {
@@ -382,8 +417,9 @@ impl ViewState {
             let old = self.workers.get(&id).map(|(old, _)| old);
             if old.map(|old| old.status) != Some(worker.status) {
                 // What happened before this was looked at began with the worker itself.
-                let at = match old {
-                    None if worker.started_at > Timestamp::ZERO => worker.started_at.min(wall()),
+                let is_new = old.is_none() && !self.timelines.contains_key(&id);
+                let at = match is_new {
+                    true if worker.started_at > Timestamp::ZERO => worker.started_at.min(wall()),
                     _ => wall(),
                 };
                 self.timeline(id, at, worker.status);
@@ -477,6 +513,18 @@ impl ViewState {
         self.points.clear();
         self.progress.clear();
         self.progress_order.clear();
+    }
+
+    /// Takes in an event of before, unless it is known.
+    fn take_past(&mut self, at: Timestamp, kind: EventKind) {
+        if let EventKind::Worker { worker, .. } = &kind {
+            let timeline = self.timelines.get(worker);
+            let last = timeline.and_then(VecDeque::back);
+            if last.is_some_and(|last| last.at >= at) {
+                return;
+            }
+        }
+        self.take_event(at, kind);
     }
 
     /// Takes in an event; whether a snapshot is wanted.

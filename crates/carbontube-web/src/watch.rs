@@ -17,6 +17,11 @@ use crate::state::{Hub, View};
 const ANSWER_MAX: Duration = Duration::from_millis(2500);
 /// The shortest time between two snapshots.
 const SNAPSHOT_MIN: Duration = Duration::from_millis(250);
+/// How often a manager that is new here is asked for events of before: at once, and when
+/// events come live, for those in between.
+const PAST_TIMES: u8 = 2;
+/// The most parts in which they are asked for.
+const RECENT_PARTS_MAX: usize = 100;
 /// From how many workers on they are asked for less often.
 const MANY_WORKERS: usize = 500;
 
@@ -114,6 +119,11 @@ async fn snapshot(
         if other {
             state.begin_anew();
         }
+        if !known || other {
+            state.past_due = PAST_TIMES;
+        } else if was_lost {
+            state.past_due = 1;
+        }
         let pipeline = info.pipeline.to_string();
         let unnamed = state.key.is_empty();
         state.take_info(info);
@@ -121,6 +131,11 @@ async fn snapshot(
         if unnamed {
             hub.name(view, &pipeline);
         }
+    }
+    let past_due = view.lock().past_due;
+    if past_due > 0 {
+        view.lock().past_due = past_due - 1;
+        take_recent(hub, view, client).await;
     }
     let many = view.lock().workers.len() > MANY_WORKERS;
     if !many || round.is_multiple_of(5) {
@@ -139,6 +154,27 @@ async fn snapshot(
     drop(state);
     hub.changed.notify(usize::MAX);
     Ok(())
+}
+
+/// Takes up what the manager still knows of its events from before this looked at it. A
+/// manager that cannot tell, of an earlier version, leaves that out.
+async fn take_recent(hub: &Hub, view: &View, client: &PipelineClient) {
+    let mut after = Some(0);
+    let mut events = Vec::new();
+    for _ in 0..RECENT_PARTS_MAX {
+        let Some(from) = after else { break };
+        match client.recent_events(from).await {
+            Ok(recent) => {
+                events.extend(recent.events);
+                after = recent.next;
+            }
+            Err(error) => {
+                log::debug!("earlier events are not known: {error}");
+                break;
+            }
+        }
+    }
+    hub.take_recent(view, events);
 }
 
 /// Follows the events at the pub addresses that the manager itself names.

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use carbontube_protocol::message::{
     Answer, Code, Drain, EventKind, JobDetail, JobFilter, JobState, JobView, JournalView,
-    ManagerInfo, Message, PhaseStats, Query, QueryAnswer, QueryRequest, Refusal, Selector, Stats,
-    WorkerStatus, WorkerView,
+    ManagerInfo, Message, PhaseStats, Query, QueryAnswer, QueryRequest, Recent, Refusal, Selector,
+    Stats, WorkerStatus, WorkerView,
 };
 use carbontube_protocol::{JobId, JobType, Timestamp, WorkerId};
 use carbontube_storage::{Log, PageSeq};
@@ -103,6 +103,12 @@ impl Core {
                 Err(message) => return self.refuse(client, number, Code::Malformed, message),
             },
             Query::Failures => (at_once, Answer::Failures(self.failure_groups())),
+            // The core keeps no events: whoever carries the answer out adds those after.
+            Query::Recent { after } => {
+                let next = Some(after);
+                let events = Vec::new();
+                (at_once, Answer::Recent(Recent { events, next }))
+            }
         };
         self.answer(after, client, number, answer);
     }

@@ -17,8 +17,8 @@ pub use insight::{
 pub use manager::{Ack, Cancel, Dispatch, DispatchedJob, Drain, Hello, PipeHead, Recall};
 pub use query::{
     Answer, AttemptView, JobDetail, JobFilter, JobState, JobView, JournalView, ManagerInfo,
-    ManagerState, PhaseStats, Query, QueryAnswer, QueryRequest, Selector, Stats, WorkerStatus,
-    WorkerView,
+    ManagerState, PhaseStats, Query, QueryAnswer, QueryRequest, Recent, Selector, Stats,
+    WorkerStatus, WorkerView,
 };
 pub use worker::{
     AttemptResult, ErrorReport, FailureKind, Goodbye, HandBack, HandBackReason, HandedBack,

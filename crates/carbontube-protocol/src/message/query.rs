@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::event::Event;
 use super::insight::{FailureGroup, Found, JobSearch, Latencies, Series, Step};
 use super::worker::{ErrorReport, FailureKind, WorkerState};
 use crate::address::Address;
@@ -112,6 +113,12 @@ pub enum Query {
     },
     /// Which kinds of failures are there?
     Failures,
+    /// What was in the event stream before this view listened?
+    Recent {
+        /// Where the part before this one ended; 0 for all there is.
+        #[serde(default)]
+        after: u64,
+    },
 }
 
 /// Which jobs an administrative change is for.
@@ -239,6 +246,18 @@ pub enum Answer {
     Found(Found),
     /// To [`Query::Failures`]: the largest groups first.
     Failures(Vec<FailureGroup>),
+    /// To [`Query::Recent`].
+    Recent(Recent),
+}
+
+/// A part of what a manager still knows of its event stream: log lines, changes of workers
+/// and of the manager, what was changed on request. It begins with the manager's start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recent {
+    /// The events, oldest first.
+    pub events: Vec<Event>,
+    /// What to give as `after` for the next part; `None` at the end.
+    pub next: Option<u64>,
 }
 
 /// Who a manager is.

@@ -96,6 +96,56 @@ fn log_lines_come_live_filtered_and_go_on_after_a_reconnection() {
 }
 
 #[test]
+fn web_interface_that_comes_late_shows_logs_and_workers_of_before() {
+    run(async {
+        let films = Running::start(options("films", &["cut"])).await;
+        let early = Site::over(&[&films]).await;
+        let first = films.worker("cut", 1).await;
+        films
+            .enqueue(&[("a", json!({ "log": "said early" }))])
+            .await;
+        until(early.port, "/api/v1/logs", |logs| {
+            logs["lines"].as_array().is_some_and(|l| !l.is_empty())
+        })
+        .await;
+        drop(early);
+        first.stop_now();
+        films.worker("cut", 1).await;
+        let site = Site::over(&[&films]).await;
+        let logs = until(site.port, "/api/v1/logs", |logs| {
+            logs["lines"].as_array().is_some_and(|l| !l.is_empty())
+        })
+        .await;
+        assert_eq!(logs["lines"].as_array().map(Vec::len), Some(1));
+        assert_eq!(logs["lines"][0]["text"], "said early");
+        assert_eq!(logs["lines"][0]["pipeline"], "films");
+        let workers = until(site.port, "/api/v1/pipelines/films/workers", |all| {
+            let all = all["workers"].as_array().into_iter().flatten();
+            all.clone().any(|w| w["status"] == "available")
+        })
+        .await;
+        let workers = workers["workers"].as_array().expect("workers").iter();
+        for worker in workers {
+            let timeline = worker["timeline"].as_array().expect("a timeline");
+            let times: Vec<_> = timeline.iter().map(|entry| entry["at"].as_u64()).collect();
+            assert!(times.is_sorted(), "{timeline:?}");
+            assert_eq!(
+                timeline.last().map(|l| &l["status"]),
+                Some(&worker["status"])
+            );
+            assert_eq!(timeline[0]["status"], "connecting", "{timeline:?}");
+        }
+        // What was taken up is told once, however often it was heard.
+        let mut page = Events::open(site.port, "topics=notes").await;
+        let notes = page.find("notes", |_| true).await.data;
+        let notes = notes["notes"].as_array().expect("notes");
+        let texts: Vec<_> = notes.iter().map(|note| note["text"].as_str()).collect();
+        let came = texts.iter().flatten().filter(|text| text.ends_with("came"));
+        assert_eq!(came.count(), 2, "{texts:?}");
+    });
+}
+
+#[test]
 fn lost_worker_and_paused_phase_are_seen_within_a_moment() {
     run(async {
         let mut settings = options("films", &["cut"]);
