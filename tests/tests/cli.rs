@@ -20,10 +20,14 @@ command = ["/bin/sh", "-c", 'cat >/dev/null; echo "{\"second\": \"$CARBONTUBE_PH
 
 [[pipeline]]
 name = "traced"
-phases = ["tells"]
+phases = ["tells", "streams"]
 
 [phase.tells]
 command = ["/bin/sh", "-c", 'cat >/dev/null; echo "{\"trace\": \"$TRACEPARENT\"}"']
+
+[phase.streams]
+mode = "stream"
+command = ["/bin/sh", "-c", 'while read -r line; do trace=$(printf %s "$line" | sed -n "s/.*\"traceparent\":\"\([^\"]*\)\".*/\1/p"); echo "{\"ok\": true, \"output\": {\"streamed\": \"$trace\"}}"; done']
 
 [[pipeline]]
 name = "broken"
@@ -495,8 +499,9 @@ fn trace_travels_with_its_job_and_no_other_does() {
     let with = enqueue(&["--traceparent", TRACE, "--id=a"])
         .success()
         .json();
-    assert_eq!(with, json!({ "trace": TRACE }));
-    assert_eq!(enqueue(&[]).success().json(), json!({ "trace": "" }));
+    assert_eq!(with, json!({ "trace": TRACE, "streamed": TRACE }));
+    let without = enqueue(&[]).success().json();
+    assert_eq!(without, json!({ "trace": "", "streamed": "" }));
     let job = run(folder.path(), &["job", "a", "--api", &api, "--json"]).success();
     assert_eq!(job.json()["traceparent"], TRACE);
     let lines = format!("{{\"traceparent\":\"{TRACE}\",\"instructions\":{{}}}}\n");
