@@ -51,7 +51,7 @@ struct Bench {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "demo")]
 struct Demo {
-    /// options of the demo: --input DIR, --files N, --keep
+    /// options of the demo: --web, --input DIR, --files N, --keep
     #[argh(positional, greedy)]
     arguments: Vec<String>,
 }

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use argh::FromArgs;
+use carbontube_client::NewJob;
 use comfy_table::{CellAlignment, Table, presets};
 use file_catalogue::{Entry, Manifest, PHASES, PIPELINE, Part, Run, hex, read_ledgers};
 
 use crate::cluster::{Cluster, Plan, WORKER_TIMEOUT, binaries};
 use crate::fault::{Deed, Whom};
 use crate::feeder::{feed, joined};
+use crate::web_page::Page;
 
 /// Catalogue real files with separate processes, kill a worker and the manager in the
 /// middle, and check that nothing was lost.
@@ -29,12 +31,19 @@ pub(crate) struct Demo {
     /// leave everything running, and tell how to talk to it
     #[argh(switch)]
     keep: bool,
+    /// show it in a browser: tells the page's address first, goes slowly enough to watch,
+    /// and stays with a trickle of jobs until Ctrl-C (with --keep it ends, and all runs on)
+    #[argh(switch)]
+    web: bool,
 }
 
 /// Jobs under way at once, so that the latency is the pipeline's, not the backlog's.
 const WINDOW: usize = 256;
 /// Larger files are catalogued in parts, so that no job holds much memory.
 const PART_BYTES_MAX: u64 = 4 << 20;
+/// Jobs a second that a person can watch, and of the trickle afterwards.
+const WATCHED_RATE: f64 = 200.0;
+const TRICKLE_RATE: f64 = 10.0;
 /// How long nothing may happen.
 const STALL_MAX: Duration = Duration::from_secs(60);
 
@@ -45,8 +54,6 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
         "--files {}: 2000 is the least",
         demo.files
     );
-    let input = input(demo)?;
-    let parts = parts(&input, demo.files)?;
     let folder = tempfile::Builder::new()
         .prefix("carbontube-demo-")
         .tempdir()?;
@@ -59,6 +66,11 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
         worker_timeout: WORKER_TIMEOUT,
     };
     let mut cluster = Cluster::start(folder.path(), &plan)?;
+    let page = demo.web.then(|| Page::open(&cluster));
+    if let Some(page) = &page {
+        println!("{}", page.url());
+    }
+    let parts = parts(&input(demo)?, demo.files)?;
     for phase in PHASES {
         cluster.add_worker(phase, 4);
         cluster.add_worker(phase, 4);
@@ -67,7 +79,8 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
         "demo: 1 manager and 6 workers run, each a process; the journal is {}",
         cluster.storage()
     );
-    let seen = drive(&mut cluster, &parts)?;
+    let pace = page.as_ref().map(|_| WATCHED_RATE);
+    let seen = drive(&mut cluster, &parts, pace)?;
     let outcome = judge(&cluster, &seen)?;
     println!("{}", outcome.table);
     let stays = if demo.keep {
@@ -80,9 +93,22 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
         // Not even a failed check should take away what could explain it.
         let kept = folder.keep();
         println!("{}", how_to_talk(&cluster, &kept));
-        let ids: Vec<String> = cluster.keep().iter().map(u32::to_string).collect();
+        let mut ids: Vec<String> = cluster.keep().iter().map(u32::to_string).collect();
+        if let Some(page) = page {
+            println!("the page: {}", page.url());
+            ids.push(page.keep().to_string());
+        }
         println!("end them with: kill {}", ids.join(" "));
+        return verdict(&outcome);
     }
+    verdict(&outcome)?;
+    match page {
+        Some(page) => stay(&mut cluster, &parts, &page),
+        None => Ok(()),
+    }
+}
+
+fn verdict(outcome: &Judgement) -> Result<()> {
     ensure!(
         outcome.problems.is_empty(),
         "the demo found {} problems:\n{}",
@@ -90,6 +116,31 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
         outcome.problems.join("\n")
     );
     println!("demo: every confirmed job is finished, and the manifest is true to the files");
+    Ok(())
+}
+
+/// Goes on with a few jobs a second for whoever looks at the page, until Ctrl-C ends it all.
+fn stay(cluster: &mut Cluster, parts: &[Part], page: &Page) -> Result<()> {
+    println!("{}", how_to_talk(cluster, cluster.folder()));
+    for index in 0..cluster.workers() {
+        let (phase, id) = (cluster.phase_of(index), cluster.worker(index).id());
+        println!("  kill -9 {id}    # a {phase} worker: see it lost, nothing else is");
+    }
+    println!(
+        "demo: {} stays, with {TRICKLE_RATE} jobs a second, until Ctrl-C",
+        page.url()
+    );
+    let (client, pipeline) = (cluster.client()?, cluster.pipeline());
+    for part in parts.iter().cycle() {
+        let mut job = serde_json::to_value(part)?;
+        job["enqueued_us"] = crate::cluster::now_us().into();
+        let enqueued = async_std::task::block_on(client.enqueue(&pipeline, NewJob::new(&job)?));
+        if let Err(error) = enqueued {
+            // Whoever watches may have ended the manager.
+            note(&format!("a job was not taken: {error}"));
+        }
+        std::thread::sleep(Duration::from_secs_f64(1.0 / TRICKLE_RATE));
+    }
     Ok(())
 }
 
@@ -208,7 +259,22 @@ struct Seen {
     worker_killed: u32,
 }
 
-fn drive(cluster: &mut Cluster, parts: &[Part]) -> Result<Seen> {
+/// Jobs at a pace; as fast as they are taken without one.
+fn paced(
+    jobs: Vec<serde_json::Value>,
+    pace: Option<f64>,
+) -> impl Iterator<Item = serde_json::Value> + Send + 'static {
+    let began = Instant::now();
+    jobs.into_iter().enumerate().map(move |(number, job)| {
+        if let Some(rate) = pace {
+            let due = began + Duration::from_secs_f64(number as f64 / rate);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        job
+    })
+}
+
+fn drive(cluster: &mut Cluster, parts: &[Part], pace: Option<f64>) -> Result<Seen> {
     let mut jobs = Vec::new();
     for part in parts {
         let mut job = serde_json::to_value(part)?;
@@ -217,7 +283,9 @@ fn drive(cluster: &mut Cluster, parts: &[Part]) -> Result<Seen> {
     }
     let total = jobs.len();
     let started = Instant::now();
-    let (told, feeder) = feed(cluster.client()?, cluster.pipeline(), jobs, WINDOW, 64);
+    let batch = if pace.is_some() { 8 } else { 64 };
+    let jobs = paced(jobs, pace);
+    let (told, feeder) = feed(cluster.client()?, cluster.pipeline(), jobs, WINDOW, batch);
     let manifest = cluster.folder().join("manifest");
     let (mut lines, mut read, mut moved) = (0, 0, Instant::now());
     let (mut worker_kill_us, mut worker_killed, mut shown) = (0, 0, Instant::now());

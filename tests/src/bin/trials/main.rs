@@ -14,6 +14,7 @@ mod pictures;
 mod process;
 mod proxy;
 mod scenario;
+mod web_page;
 
 use std::process::ExitCode;
 
