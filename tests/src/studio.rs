@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::{Process, run};
+use crate::{Process, run, wait_until};
 
 /// The pipeline's name.
 pub const PIPELINE: &str = "video-encoder-pipeline";
@@ -28,6 +28,7 @@ read -r clip
 echo "encoding $clip" >&2
 echo "::progress 0.5 half of the frames" >&2
 case "$clip" in
+*latin*) printf 'the title is \350t\351 and \377\376\n' >&2; printf 'caf\351\n' >&2; exit 5 ;;
 *broken*) test -e mended || { echo "cannot open the clip: no such file" >&2; exit 3; } ;;
 *codec*) echo "codec h267 is not supported" >&2; exit 4 ;;
 esac
@@ -53,6 +54,9 @@ pub struct Studio {
 }
 
 impl Studio {
+    /// After how much silence a worker is lost.
+    pub const WORKER_TIMEOUT_US: u64 = 2_000_000;
+
     /// Starts it all, with workers that are lost after two seconds of silence; `more` goes
     /// to `carbontube web`.
     pub fn start(more: &[&str]) -> Studio {
@@ -105,6 +109,17 @@ impl Studio {
     pub fn address(&self) -> String {
         let url = self.web.told("url").expect("web tells its address");
         url.trim_end_matches('/').to_owned()
+    }
+
+    /// The first worker with a status, as the web interface tells it.
+    pub fn worker_with(&self, status: &str) -> serde_json::Value {
+        let address = format!("{}/api/v1/pipelines/{PIPELINE}/workers", self.address());
+        wait_until(&format!("a worker that is {status}"), || {
+            let mut answer = ureq::get(&address).call().ok()?;
+            let all: serde_json::Value = answer.body_mut().read_json().ok()?;
+            let mut workers = all["workers"].as_array()?.iter();
+            workers.find(|worker| worker["status"] == status).cloned()
+        })
     }
 
     /// Enqueues so many good clips and waits until they are accepted.

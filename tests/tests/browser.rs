@@ -48,13 +48,28 @@ fn page_shows_the_pipeline_and_does_what_it_is_told() {
     browser.wait_for(".figure", "400\nfinished");
     browser.wait_for("[data-phase=encode-video]", "2 workers");
 
-    // A worker is killed, and shown as lost.
+    // A worker is killed, and shown as lost: no sooner than it may be. That it is no later
+    // than a second after that either, `cargo xtask bench --web --part lost` measures.
     let mut killed = studio.workers.pop().expect("a second one that encodes");
-    killed.kill();
     browser.keys("w");
     browser.wait_for("h1", "Workers");
+    browser.wait_for(".worker[data-status=available] .state", "available");
+    killed.kill();
     browser.wait_for(".worker[data-status=lost] .state", "lost");
     browser.wait_for(".worker[data-status=available] .state", "available");
+    let lost = studio.worker_with("lost");
+    let times = lost["timeline"].as_array().expect("a timeline");
+    let times: Vec<u64> = times
+        .iter()
+        .filter_map(|entry| entry["at"].as_u64())
+        .collect();
+    let heard = lost["last_seen_at"].as_u64().expect("a time");
+    assert!(
+        times
+            .last()
+            .is_some_and(|at| at - heard >= Studio::WORKER_TIMEOUT_US),
+        "it is taken for lost after too little silence: {lost}"
+    );
 
     // The failed job is found by its error, and by its group; its log can be read.
     browser.keys("f");
@@ -112,7 +127,7 @@ fn manager_that_is_gone_is_shown_as_lost_and_found_again() {
 }
 
 #[test]
-fn phone_shows_every_view_without_scrolling_sideways() {
+fn phone_shows_every_view_and_does_what_it_is_told() {
     if !has_browser() {
         return;
     }
@@ -138,6 +153,19 @@ fn phone_shows_every_view_without_scrolling_sideways() {
         let width = browser.script("return document.documentElement.scrollWidth", &[]);
         assert!(width.as_u64() <= Some(390), "{view} is {width} wide");
     }
+    // What can be done there can be done here.
+    open(&studio, &browser, "jobs");
+    browser.enter("input[name=error]", "status 3");
+    browser.wait_for(".foot", "1 job found");
+    browser.click(".jobs a", "broken-clip");
+    std::fs::write(studio.folder.path().join("mended"), "").expect("a file can be written");
+    browser.click(".title button", "Retry");
+    yes(&browser, "Retry");
+    browser.wait_for(".title .state", "success");
+    open(&studio, &browser, "map");
+    browser.click("[data-phase=store-video] button", "Pause");
+    yes(&browser, "Pause");
+    browser.wait_for("[data-phase=store-video] .state", "paused");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
@@ -153,7 +181,15 @@ fn what_jobs_say_is_shown_as_text() {
     studio.enqueue_one("<b>bold</b>", &instructions);
     let large = json!({"clip": "large", "filler": "<i>".repeat(5 << 20)});
     studio.enqueue_one("large", &large);
+    // Its phase writes bytes that are no UTF-8.
+    studio.enqueue_one("odd-bytes", &json!({"clip": "latin1.mkv"}));
     let browser = Browser::open(Window::DESKTOP);
+    open(&studio, &browser, "job/odd-bytes");
+    browser.wait_for(
+        ".lines",
+        "the title is \u{fffd}t\u{fffd} and \u{fffd}\u{fffd}",
+    );
+    browser.wait_for(".error pre", "caf\u{fffd}");
     open(&studio, &browser, "jobs");
     browser.wait_for(".jobs a", "<b>bold</b>");
     browser.click(".jobs a", "<b>bold</b>");
