@@ -243,6 +243,19 @@ impl Browser {
             .collect()
     }
 
+    /// Has every page that is opened from now on run this before its own scripts.
+    pub fn run_first(&self, code: &str) {
+        let parameters = json!({"source": code});
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", parameters);
+    }
+
+    /// How many nodes and listeners of documents the browser holds, shown or not.
+    pub fn nodes_and_listeners(&self) -> (u64, u64) {
+        let counters = self.devtools("Memory.getDOMCounters", json!({}));
+        let count = |name: &str| counters[name].as_u64().unwrap_or_default();
+        (count("nodes"), count("jsEventListeners"))
+    }
+
     /// Bytes of JavaScript memory in use, after a collection.
     pub fn heap_bytes(&self) -> u64 {
         self.devtools("HeapProfiler.collectGarbage", json!({}));

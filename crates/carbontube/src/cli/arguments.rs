@@ -204,6 +204,9 @@ pub(crate) struct WebArguments {
     /// a further name under which browsers may reach this; repeatable
     #[argh(option, arg_name = "name")]
     pub(crate) allow_host: Vec<String>,
+    /// the shortest time between two messages to a page (default 250ms)
+    #[argh(option, arg_name = "duration", from_str_fn(duration))]
+    pub(crate) pace: Option<Duration>,
     /// a file to write the address to, as JSON, once all is ready
     #[argh(option, arg_name = "path")]
     pub(crate) ready_file: Option<String>,

@@ -1,6 +1,7 @@
 //! `web`: the web interface, alone or beside a bundle.
 
 use std::path::Path;
+use std::time::Duration;
 
 use carbontube_protocol::Address;
 use carbontube_web::{StartError, Web, WebOptions};
@@ -11,6 +12,9 @@ use super::signals::on_signals;
 use super::{Style, block_on, write_ready_file};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+
+/// A page that is told of every change at once would be all that this does.
+const PACE_MIN: Duration = Duration::from_millis(10);
 
 /// Reads the token, if there is a file for it.
 pub(crate) fn token(path: Option<&str>) -> Outcome<Option<String>> {
@@ -39,6 +43,7 @@ pub(crate) async fn start(options: WebOptions) -> Outcome<Web> {
 }
 
 pub(crate) fn web(arguments: WebArguments) -> Outcome<Exit> {
+    let usual = WebOptions::default();
     let options = WebOptions {
         host: arguments.host,
         port: arguments.port,
@@ -50,7 +55,8 @@ pub(crate) fn web(arguments: WebArguments) -> Outcome<Exit> {
         read_only: arguments.read_only,
         token: token(arguments.token_file.as_deref())?,
         allowed_hosts: arguments.allow_host,
-        ..WebOptions::default()
+        pace: arguments.pace.unwrap_or(usual.pace).max(PACE_MIN),
+        ..usual
     };
     block_on(async {
         let web = start(options).await?;

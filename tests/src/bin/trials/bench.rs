@@ -20,16 +20,25 @@ use crate::cluster::{Cluster, Plan, binaries};
 pub(crate) struct Bench {
     /// how many jobs for each measurement (100000)
     #[argh(option, default = "100_000")]
-    jobs: usize,
+    pub(crate) jobs: usize,
     /// how many rounds, of which the median is shown (3)
     #[argh(option, default = "3")]
-    rounds: usize,
+    pub(crate) rounds: usize,
     /// slots of each worker (64)
     #[argh(option, default = "64")]
-    slots: u32,
+    pub(crate) slots: u32,
     /// print one JSON object
     #[argh(switch)]
-    json: bool,
+    pub(crate) json: bool,
+    /// measure the web interface instead: pages in Chromium, and what they cost the pipeline
+    #[argh(switch)]
+    pub(crate) web: bool,
+    /// only this part of --web: paint, lost, smooth, heap or pages
+    #[argh(option)]
+    pub(crate) part: Option<String>,
+    /// how long the page of --web's heap part stays open, in minutes (3)
+    #[argh(option, default = "3.0")]
+    pub(crate) minutes: f64,
 }
 
 /// Bytes of each job's instructions.
@@ -61,6 +70,10 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         bench.rounds > 0 && bench.jobs > 0,
         "--rounds and --jobs must be 1 or more"
     );
+    if bench.web {
+        return crate::web_bench::run(bench);
+    }
+    ensure!(bench.part.is_none(), "--part is for --web");
     eprintln!("bench: the layers below");
     let limits = limits()?;
     let mut rates = Vec::new();
@@ -169,13 +182,13 @@ fn start(folder: &std::path::Path, phases: &[&str], slots: u32) -> Result<Cluste
 }
 
 /// A folder on the disk that the builds are on: a temporary folder may be in memory.
-fn folder() -> Result<tempfile::TempDir> {
+pub(crate) fn folder() -> Result<tempfile::TempDir> {
     Ok(tempfile::Builder::new()
         .prefix("bench-")
         .tempdir_in(binaries())?)
 }
 
-fn instructions() -> Vec<u8> {
+pub(crate) fn instructions() -> Vec<u8> {
     let bare = r#"{"filler":""}"#.len();
     format!(
         r#"{{"filler":"{}"}}"#,
@@ -188,18 +201,20 @@ fn throughput(bench: &Bench, phases: usize) -> Result<f64> {
     let folder = folder()?;
     let cluster = start(folder.path(), &["first", "second"][..phases], bench.slots)?;
     let client = cluster.client()?;
-    run_jobs(&cluster, &client, (bench.jobs / 20).max(1), 0)?;
+    run_jobs(&cluster, &client, (bench.jobs / 20).max(1), 0, None)?;
     let done = (bench.jobs / 20).max(1);
-    let took = run_jobs(&cluster, &client, bench.jobs, done as u64)?;
+    let took = run_jobs(&cluster, &client, bench.jobs, done as u64, None)?;
     Ok(bench.jobs as f64 / took.as_secs_f64())
 }
 
-/// Enqueues jobs, confirmed and in batches, and waits until all of them have finished.
-fn run_jobs(
+/// Enqueues jobs, confirmed and in batches, and waits until all of them have finished; so
+/// many a second, or as fast as they are taken.
+pub(crate) fn run_jobs(
     cluster: &Cluster,
     client: &carbontube_client::PipelineClient,
     jobs: usize,
     done_before: u64,
+    rate: Option<f64>,
 ) -> Result<Duration> {
     let payload = bytes::Bytes::from(instructions());
     let pipeline = cluster.pipeline();
@@ -207,7 +222,13 @@ fn run_jobs(
     task::block_on(async {
         let mut enqueuer = client.enqueuer(&pipeline);
         let mut confirmed = 0;
-        for _ in 0..jobs {
+        for number in 0..jobs {
+            if let Some(rate) = rate
+                && number % 256 == 0
+            {
+                let due = Duration::from_secs_f64(number as f64 / rate);
+                task::sleep(due.saturating_sub(started.elapsed())).await;
+            }
             enqueuer.add(NewJob::from_json(payload.clone())).await?;
             confirmed += enqueuer
                 .take_receipts()

@@ -14,6 +14,8 @@ mod pictures;
 mod process;
 mod proxy;
 mod scenario;
+mod viewers;
+mod web_bench;
 mod web_page;
 
 use std::process::ExitCode;
@@ -37,6 +39,7 @@ enum Verb {
     Bench(bench::Bench),
     Pictures(pictures::Pictures),
     Client(client::Client),
+    Viewers(viewers::Viewers),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Bench(bench) => bench::run(&bench),
         Verb::Pictures(pictures) => pictures::run(&pictures),
         Verb::Client(client) => client::run(&client),
+        Verb::Viewers(viewers) => viewers::run(&viewers),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
