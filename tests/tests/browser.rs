@@ -225,6 +225,6 @@ fn read_only_page_offers_no_change() {
     browser.wait_for("[data-phase=encode-video]", "waiting");
     assert_eq!(
         browser.script(offered, &[]),
-        json!(["10 minutes", "24 hours"])
+        json!(["10 minutes", "1 hour", "24 hours"])
     );
 }

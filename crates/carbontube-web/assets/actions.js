@@ -3,11 +3,22 @@
 import { ApiError, base, post } from "./api.js";
 import { button, el } from "./dom.js";
 
-/** Shows a short message for a while. */
+/** How long a message stays, in milliseconds; what went wrong stays until it is closed. */
+const STAYS_MS = 8000;
+/** How many messages are shown at once. */
+const TOASTS_MAX = 4;
+
+/** Shows a short message. */
 export function toast(text, kind = "good") {
-  const node = el("div", { class: `toast ${kind}` }, text);
-  document.getElementById("toasts").append(node);
-  setTimeout(() => node.remove(), kind === "good" ? 6000 : 12000);
+  const [polite, urgent] = document.getElementById("toasts").children;
+  const node = el("div", { class: `toast ${kind}` }, el("span", {}, text), button("✕", () => node.remove(), { class: "quiet small", "aria-label": "Close this message" }));
+  const place = kind === "bad" ? urgent : polite;
+  place.append(node);
+  while (place.children.length > TOASTS_MAX) place.firstChild.remove();
+  if (kind === "bad") return;
+  // Not while somebody reads it.
+  const leave = () => (node.matches(":hover, :focus-within") ? setTimeout(leave, 1000) : node.remove());
+  setTimeout(leave, STAYS_MS);
 }
 
 /** Opens the dialog; resolves with what `content` gives to `close`, or null. */
@@ -29,7 +40,8 @@ export function dialog(title, content) {
 export function confirm(title, text, verb, kind = "") {
   return dialog(title, (close) => [
     el("p", {}, text),
-    el("div", { class: "row end" }, button("No", () => close(false), { class: "quiet" }), button(verb, () => close(true), { class: kind, autofocus: true })),
+    // What cannot be undone is not one careless Enter away.
+    el("div", { class: "row end" }, button("No", () => close(false), { class: "quiet", autofocus: kind === "danger" }), button(verb, () => close(true), { class: kind, autofocus: kind !== "danger" })),
   ]);
 }
 

@@ -3,9 +3,11 @@
 import { ApiError, get, hooks, post } from "./api.js";
 import { button, el, say } from "./dom.js";
 import { dialog, toast } from "./actions.js";
-import { span } from "./format.js";
+import { forgetColours } from "./chart.js";
+import { old } from "./format.js";
 import { Stream } from "./stream.js";
 import { age, store, take } from "./store.js";
+import { pipelines } from "./pipelines.js";
 import { overview } from "./overview.js";
 import { workers } from "./workers.js";
 import { jobs } from "./jobs.js";
@@ -44,11 +46,17 @@ function read() {
   return { key: key ?? null, view: name in VIEWS ? name : "map", rest, parameters: new URLSearchParams(search ?? "") };
 }
 
-/** The pipeline that is looked at: the one in the address, or the first. */
+/** The pipeline that is looked at: the one in the address, or the only one. */
 function current() {
   if (place.key) return store.pipelines.get(place.key) ?? null;
-  return store.pipelines.values().next().value ?? null;
+  return store.pipelines.size === 1 ? store.pipelines.values().next().value : null;
 }
+
+/** Whether no pipeline of several is chosen: then all are shown. */
+const isList = () => !place.key && store.pipelines.size > 1;
+
+/** What should be shown now; another view is opened when it changes. */
+const wanted = () => (isList() ? "all" : (current()?.id ?? null));
 
 /** Opens what the address says. */
 function go() {
@@ -67,6 +75,11 @@ function open() {
   main.replaceChildren();
   const pipeline = current();
   if (!pipeline) {
+    if (isList()) {
+      view = pipelines(href);
+      view.key = "all";
+      main.replaceChildren(view.node);
+    }
     listen({ topics: BASE_TOPICS.join(",") });
     draw();
     return;
@@ -102,7 +115,7 @@ export function listenAgain() {
 const stream = new Stream((event, data) => {
   take(event, data);
   if (event === "hello") note(data);
-  if (event === "pipelines" && (!view || view.key !== current()?.id)) open();
+  if (event === "pipelines" && (view?.key ?? null) !== wanted()) open();
   view?.heard?.(event, data);
   draw();
 });
@@ -133,8 +146,10 @@ function draw() {
 function waiting() {
   const known = store.pipelines.size > 0;
   const text = known && place.key ? `There is no pipeline ${place.key} here.` : "Waiting for the first word of a manager…";
-  const more = known && place.key ? "Choose one above." : "The address of a manager's api socket is given to carbontube web with --api-connect.";
-  main.replaceChildren(el("div", { class: "nothing tall" }, el("p", {}, text), el("p", { class: "faint" }, more)));
+  if (main.dataset.waits === text && main.firstChild) return;
+  main.dataset.waits = text;
+  const more = known && place.key ? el("a", { href: "#/" }, "See those that there are") : "The address of a manager's api socket is given to carbontube web with --api-connect.";
+  main.replaceChildren(el("div", { class: "nothing tall" }, el("h1", {}, text), el("p", { class: "faint" }, more)));
 }
 
 // The frame ------------------------------------------------------------------------------
@@ -154,23 +169,26 @@ function frame() {
     tabs.replaceChildren(
       ...(key
         ? TABS.map(([name, label, letter]) =>
-            el("a", { href: href(key, name), "aria-current": name === shown ? "page" : false, title: `${label} (${letter})`, data: { view: name } }, label, name === "failures" ? el("span", { class: "badge", hidden: true }) : null),
+            el("a", { href: href(key, name), "aria-current": name === shown ? "page" : false, "aria-keyshortcuts": letter, title: `${label} (${letter})`, data: { view: name } }, label, name === "failures" ? el("span", { class: "badge", hidden: true }) : null),
           )
         : []),
     );
+    // On a phone the bar of views may be wider than the window.
+    tabs.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
   const badge = tabs.querySelector(".badge");
   if (badge) {
     badge.hidden = !pipeline.failed;
     say(badge, pipeline.failed > 999 ? "999+" : pipeline.failed);
   }
-  const keys = [...store.pipelines.values()].map((each) => each.key).filter(Boolean);
-  chooser.closest("label").hidden = keys.length < 2;
-  if (chooser.dataset.keys !== keys.join("\n")) {
-    chooser.dataset.keys = keys.join("\n");
-    chooser.replaceChildren(...keys.map((each) => el("option", { value: each }, each)));
+  const named = [...store.pipelines.values()].filter((each) => each.key);
+  const labels = named.map((each) => (each.reach === "lost" ? `${each.key} (lost)` : each.key));
+  chooser.closest("label").hidden = store.pipelines.size < 2;
+  if (chooser.dataset.labels !== labels.join("\n")) {
+    chooser.dataset.labels = labels.join("\n");
+    chooser.replaceChildren(el("option", { value: "" }, "all pipelines"), ...named.map((each, index) => el("option", { value: each.key }, labels[index])));
   }
-  if (key && chooser.value !== key) chooser.value = key;
+  if (chooser.value !== key) chooser.value = key;
   document.title = key ? `${pipeline.failed ? `(${pipeline.failed}) ` : ""}${key} · Carbontube` : "Carbontube";
   tell();
 }
@@ -178,34 +196,46 @@ function frame() {
 /** The clock and the banner: how old what you see is. */
 function tell() {
   const pipeline = current();
-  let [reach, text, warning] = ["connecting", "connecting", ""];
+  let [reach, text, warning, since, more] = ["connecting", "connecting", "", "", ""];
   if (stream.isLost()) {
     reach = "lost";
-    text = `web lost · ${span(stream.silent())} old`;
-    warning = `carbontube web has not been heard for ${span(stream.silent())}. What you see is from before; trying again.`;
+    since = old(stream.silent());
+    text = `web lost · ${since} old`;
+    warning = "carbontube web has not been heard for";
+    more = "What you see is from before; trying again.";
   } else if (pipeline) {
     reach = pipeline.reach;
-    const old = age(pipeline);
-    if (reach === "live") text = `live · ${span(old)} old`;
+    if (reach === "live") text = `live · ${old(age(pipeline))} old`;
     if (reach === "lost") {
-      text = `manager lost · ${span(old)} old`;
-      warning = `The manager of ${pipeline.key || pipeline.api} has not answered for ${span(old)}. What you see is what it said last.${pipeline.trouble ? ` ${pipeline.trouble}` : ""}`;
+      since = old(age(pipeline));
+      text = `manager lost · ${since} old`;
+      warning = `The manager of ${pipeline.key || pipeline.api} has not answered for`;
+      more = `What you see is what it said last. ${pipeline.trouble ?? ""}`;
     } else if (reach === "connecting" && pipeline.trouble) {
       warning = `No manager has answered at ${pipeline.api} yet. ${pipeline.trouble}`;
     } else if (pipeline.journal?.trouble) {
       warning = `The journal cannot be written; nothing is accepted until it can. ${pipeline.journal.trouble}`;
     }
+  } else if (isList()) {
+    const all = [...store.pipelines.values()];
+    const live = all.filter((each) => each.reach === "live").length;
+    reach = live === all.length ? "live" : "lost";
+    text = `${live} of ${all.length} live`;
   }
   clock.dataset.reach = reach;
   say(clock.lastElementChild, text);
   banner.hidden = !warning;
-  say(banner, warning);
-  document.body.classList.toggle("stale", reach === "lost");
+  // The alert is spoken once; the seconds that count on are for the eye.
+  const [sentence, seconds, rest] = banner.children;
+  say(sentence, warning);
+  say(seconds, since ? ` ${since}. ` : "");
+  say(rest, more);
+  document.body.classList.toggle("stale", reach === "lost" && !isList());
 }
 setInterval(tell, 250);
 
 chooser.addEventListener("change", () => {
-  location.hash = href(chooser.value, place.view === "job" ? "jobs" : place.view);
+  location.hash = chooser.value ? href(chooser.value, place.view === "job" ? "jobs" : place.view) : "#/";
 });
 
 // Colours --------------------------------------------------------------------------------
@@ -219,8 +249,15 @@ function colours(next) {
   if (wanted === "system") delete document.documentElement.dataset.colours;
   else document.documentElement.dataset.colours = wanted;
   if (next) toast(`Colours: ${wanted === "system" ? "as the system" : wanted}.`);
-  draw();
+  recolour();
 }
+
+/** What is drawn by hand is drawn again in the new colours. */
+function recolour() {
+  forgetColours();
+  requestAnimationFrame(() => view?.draw?.(true));
+}
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 document.getElementById("theme").addEventListener("click", () => colours(true));
 
 // Keys -----------------------------------------------------------------------------------
@@ -228,7 +265,7 @@ document.getElementById("theme").addEventListener("click", () => colours(true));
 function help() {
   const row = (keys, text) => el("tr", {}, el("td", {}, el("kbd", {}, keys)), el("td", {}, text));
   dialog("Keys", (close) => [
-    el("table", { class: "keys" }, el("tbody", {}, ...TABS.map(([, label, letter]) => row(letter, label)), row("/", "search on this page"), row("t", "colours"), row("?", "these keys"), row("Esc", "close"))),
+    el("table", { class: "keys" }, el("tbody", {}, ...TABS.map(([, label, letter]) => row(letter, label)), row("/", "search on this page"), row("← →", "on a plot: go through the times"), row("t", "colours"), row("?", "these keys"), row("Esc", "close"))),
     el("div", { class: "row end" }, button("Close", () => close(null), { class: "quiet", autofocus: true })),
   ]);
 }
@@ -236,7 +273,7 @@ document.getElementById("help").addEventListener("click", help);
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, select, textarea, dialog")) return;
+  if (document.getElementById("dialog").open || event.target.closest?.("input, select, textarea")) return;
   const pipeline = current();
   const tab = TABS.find(([, , letter]) => letter === event.key);
   if (tab && pipeline?.key) location.hash = href(pipeline.key, tab[0]);

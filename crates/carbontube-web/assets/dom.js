@@ -1,5 +1,7 @@
 // Building and updating elements. Text from jobs is only ever set as text.
 
+import { inFull } from "./format.js";
+
 /**
  * Makes an element.
  * `attributes`: `class`, `on` (listeners by event), `data` (data- attributes), properties
@@ -59,9 +61,21 @@ export function reconcile(parent, items, key, create, update) {
   }
   for (const [id, node] of known) {
     if (wanted.has(id)) continue;
+    // Who stood on it with the keyboard must not be thrown to the top of the page.
+    const held = node.contains(document.activeElement);
     node.remove();
     known.delete(id);
+    if (held) document.getElementById("main").focus({ preventScroll: true });
   }
+}
+
+/** Fills a list of choices with names, and keeps what was chosen. */
+export function choices(select, first, names, wanted = select.value) {
+  const drawn = names.join("\n");
+  if (select.drawn === drawn) return;
+  select.drawn = drawn;
+  select.replaceChildren(el("option", { value: "" }, first), ...names.map((name) => el("option", { value: name }, name)));
+  select.value = wanted;
 }
 
 /** A button that does something. */
@@ -69,7 +83,27 @@ export function button(label, action, attributes = {}) {
   return el("button", { type: "button", ...attributes, on: { click: action } }, label);
 }
 
-/** What an empty list says. */
-export function nothing(text, more = "") {
-  return el("div", { class: "nothing" }, el("p", {}, text), more ? el("p", { class: "faint" }, more) : null);
+/** A time as an element, with the whole of it as a title. */
+export function moment(us, text, attributes = {}) {
+  return el("time", { title: inFull(us), ...attributes }, text);
+}
+
+/**
+ * What an empty list says: a sentence, what to do next, and a command to copy.
+ * An empty `text` says nothing. Gives the node and `say`, which touches it only when it differs.
+ */
+export function emptiness() {
+  const node = el("div", { class: "nothing", role: "status", hidden: true }, el("p", {}), el("p", { class: "faint" }), el("code", { tabindex: "0" }));
+  return {
+    node,
+    say(text, more = "", command = "") {
+      const [first, second, third] = node.children;
+      node.hidden = !text;
+      say(first, text);
+      second.hidden = !more;
+      say(second, more);
+      third.hidden = !command;
+      say(third, command);
+    },
+  };
 }

@@ -30,6 +30,9 @@ export function span(ms) {
   return `${Math.floor(hours / 24)} days`;
 }
 
+/** A length of time in its largest unit, for what is only roughly of interest. */
+export const roughly = (ms) => span(ms).replace(/^(\d+ (min|h)) .*/, "$1");
+
 /** The same, given in microseconds. */
 export const micros = (us) => (us === null || us === undefined ? "–" : span(us / 1000));
 
@@ -42,6 +45,13 @@ export function time(us) {
   const date = new Date(us / 1000);
   const today = new Date().toDateString() === date.toDateString();
   return today ? clockOf.format(date) : `${dayOf.format(date)}, ${clockOf.format(date)}`;
+}
+
+/** A time in full, to the millisecond, for titles. */
+export function inFull(us) {
+  if (!us) return "";
+  const date = new Date(us / 1000);
+  return `${dayOf.format(date)} ${date.getFullYear()}, ${exactly(us)}`;
 }
 
 /** A time of day to the millisecond, for logs. */
@@ -62,6 +72,12 @@ export function bytes(value) {
   return `${step === 0 || left >= 100 ? Math.round(left) : left.toFixed(1)} ${units[step]}`;
 }
 
+/** A worker's id as the command line and the event log write it. */
+export const worker8 = (id) => (id ? id.slice(0, 8) : "–");
+
+/** How old the picture is: one decimal, so that the width stays and the eye is left alone. */
+export const old = (ms) => (ms < 60000 ? `${(ms / 1000).toFixed(1)} s` : span(ms));
+
 /** The part of an id that tells it from its neighbours: the end of a generated one. */
 export function brief(id) {
   if (!id) return "–";
@@ -79,6 +95,9 @@ const kinds = {
   worker_lost: "worker lost",
   poison: "took its workers down",
 };
+
+/** A reason with its times as people read them: the manager writes seconds since 1970. */
+export const reason = (text) => text.replace(/\b\d{9,11}\.\d{6}\b/g, (seconds) => time(Number(seconds) * 1e6));
 
 /** The kind of a failure in words. */
 export const failure = (kind) => kinds[kind] ?? kind ?? "–";

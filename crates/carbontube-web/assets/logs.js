@@ -2,7 +2,7 @@
 
 import { get, query } from "./api.js";
 import { listenAgain } from "./app.js";
-import { button, el, nothing, reconcile, say, set } from "./dom.js";
+import { button, choices, el, emptiness, reconcile, say, set } from "./dom.js";
 import { count, plural } from "./format.js";
 import { lineNode } from "./lines.js";
 
@@ -10,31 +10,55 @@ import { lineNode } from "./lines.js";
 const LINES_MAX = 1000;
 const LEVELS = ["error", "warn", "info", "debug"];
 const TYPING_MS = 300;
+/** So near to the end counts as the end, in pixels. */
+const END_PX = 40;
 
 export function logs(context) {
   const initial = context.parameters;
   const phase = el("select", { "aria-label": "Phase", on: { change: restart } });
   const level = el("select", { "aria-label": "Level", on: { change: restart } }, el("option", { value: "" }, "every level"), ...LEVELS.map((name) => el("option", { value: name }, name === "error" ? "errors" : `${name} and louder`)));
   level.value = initial.get("level") ?? "";
-  const text = el("input", { type: "search", placeholder: "text has", "aria-label": "Search lines", data: { search: "" }, ".value": initial.get("text") ?? "", on: { input: typed } });
-  const job = el("input", { type: "search", placeholder: "job id", "aria-label": "Job", ".value": initial.get("job") ?? "", on: { input: typed } });
-  const worker = el("input", { type: "search", placeholder: "worker id", "aria-label": "Worker", ".value": initial.get("worker") ?? "", on: { input: typed } });
-  const lines = el("ol", { class: "lines tall", tabindex: "0", "aria-label": "log lines" });
-  const status = el("span", { class: "faint", role: "status" });
+  const input = (name, label) => el("input", { type: "search", placeholder: label, "aria-label": label, ".value": initial.get(name) ?? "", on: { input: typed } });
+  const text = input("text", "text has");
+  text.dataset.search = "";
+  const job = input("job", "job id");
+  const worker = input("worker", "worker id");
+  const lines = el("ol", { class: "lines tall", tabindex: "0", "aria-label": "log lines", on: { scroll: scrolled } });
+  const status = el("span", { class: "faint" });
   const download = el("a", { download: "" }, "download");
-  const pause = button("Pause", () => { paused = !paused; if (!paused) { shown = known.slice(); missed = 0; } view.draw(); }, { "aria-pressed": "false" });
-  const clear = button("Clear", () => { known = []; shown = []; left = 0; view.draw(); }, { class: "quiet" });
-  const empty = el("div", {});
+  const pause = button("Pause", () => hold(held ? "" : "paused"), { class: "quiet", "aria-pressed": "false" });
+  const clear = button("Clear", () => { known = []; seen.clear(); shown = []; left = 0; missed = 0; view.draw(); }, { class: "quiet", title: "empties this page, not the log" });
+  const empty = emptiness();
   let known = [];
+  const seen = new Set();
   let shown = [];
-  let paused = false;
+  /** Why what is shown stays: `paused` or `scrolled`; empty while it follows. */
+  let held = "";
   let missed = 0;
   let left = 0;
   let first = true;
   let timer = null;
-  let follow = true;
-  let drawnPhases = null;
-  lines.addEventListener("scroll", () => { follow = lines.scrollTop + lines.clientHeight > lines.scrollHeight - 40; });
+  let top = 0;
+  let trouble = "";
+  let closed = false;
+
+  function hold(why) {
+    held = why;
+    if (!held) {
+      shown = known;
+      missed = 0;
+    }
+    view.draw();
+  }
+
+  /** Who scrolls up reads: what is read must not run away. At the end it follows again. */
+  function scrolled() {
+    const isEnd = lines.scrollTop + lines.clientHeight > lines.scrollHeight - END_PX;
+    const isUp = lines.scrollTop < top - 1;
+    top = lines.scrollTop;
+    if (isEnd && held === "scrolled") hold("");
+    else if (isUp && !isEnd && !held) hold("scrolled");
+  }
 
   const parameters = () => ({ pipeline: context.key, phase: phase.value, level: level.value, text: text.value.trim(), job: job.value.trim(), worker: worker.value.trim() });
 
@@ -48,8 +72,9 @@ export function logs(context) {
     const { pipeline: _, ...kept } = parameters();
     context.replace(kept);
     known = [];
-    shown = [];
+    seen.clear();
     left = 0;
+    hold("");
     load();
     listenAgain();
   }
@@ -58,22 +83,31 @@ export function logs(context) {
     const wanted = JSON.stringify(parameters());
     try {
       const answer = await get("/api/v1/logs", { ...parameters(), limit: 500 });
-      if (wanted !== JSON.stringify(parameters())) return;
+      if (closed || wanted !== JSON.stringify(parameters())) return;
+      trouble = "";
       add(answer.lines);
-    } catch {
-      // The banner says what is wrong; the stream brings what comes.
+    } catch (error) {
+      trouble = error.message;
     }
-    view.draw();
+    if (!closed) view.draw();
   }
 
-  function add(fresh) {
+  function add(lines) {
+    const fresh = lines.filter((line) => !seen.has(line.seq));
     if (!fresh.length) return;
-    const last = known.at(-1)?.seq ?? -1;
-    const inOrder = fresh.every((line, index) => line.seq > (index ? fresh[index - 1].seq : last));
-    if (inOrder) known = [...known, ...fresh];
-    else known = [...new Map([...known, ...fresh].map((line) => [line.seq, line])).values()].sort((a, b) => a.seq - b.seq);
-    known = known.slice(-LINES_MAX);
-    if (paused) missed += fresh.length;
+    // Lines of several workers come in bunches: each bunch in the order of its times.
+    const byTime = (a, b) => a.at - b.at || a.seq - b.seq;
+    fresh.sort(byTime);
+    const latest = known.reduce((most, line) => Math.max(most, line.seq), -1);
+    const isLate = fresh.some((line) => line.seq < latest);
+    known = [...known, ...fresh];
+    if (isLate) known.sort(byTime);
+    for (const line of fresh) seen.add(line.seq);
+    if (known.length > LINES_MAX) {
+      for (const line of known.slice(0, known.length - LINES_MAX)) seen.delete(line.seq);
+      known = known.slice(-LINES_MAX);
+    }
+    if (held) missed += fresh.length;
     else shown = known;
   }
 
@@ -81,7 +115,7 @@ export function logs(context) {
     node: el("div", { class: "page wide" },
       el("div", { class: "row title" }, el("h1", {}, "Logs"), el("span", { class: "spring" }), download, clear, pause),
       el("div", { class: "row filters" }, text, phase, level, job, worker),
-      el("div", { class: "row" }, status), lines, empty),
+      el("div", { class: "row" }, status), lines, empty.node),
     stream: () => ({ topics: ["logs"], ...parameters() }),
     heard(event, data) {
       if (event === "hello") first = true;
@@ -92,30 +126,29 @@ export function logs(context) {
       add(data.lines);
     },
     draw() {
-      const names = context.pipeline().phases.map((each) => each.job_type);
-      if (drawnPhases !== names.join("\n")) {
-        const before = drawnPhases === null ? (initial.get("phase") ?? "") : phase.value;
-        drawnPhases = names.join("\n");
-        phase.replaceChildren(el("option", { value: "" }, "every phase"), ...names.map((name) => el("option", { value: name }, name)));
-        phase.value = before;
-      }
-      set(pause, { "aria-pressed": String(paused) });
-      say(pause, paused ? "Go on" : "Pause");
+      choices(phase, "every phase", context.pipeline().phases.map((each) => each.job_type));
+      set(pause, { "aria-pressed": String(held !== "") });
+      say(pause, held ? "Follow" : "Pause");
       const hidden = left ? `, ${count(left)} left out because there were too many at once` : "";
-      say(status, `${plural(shown.length, "line")}${hidden}${paused ? ` · paused, ${count(missed)} more have come` : follow ? " · following" : " · scroll to the end to follow"}`);
-      download.href = `/api/v1/logs${query({ ...parameters(), limit: 5000, download: 1 })}`;
-      reconcile(lines, shown, (line) => line.seq, (line) => lineNode(context, line, { origin: true }));
-      if (follow && !paused) lines.scrollTop = lines.scrollHeight;
+      const how = held ? `${held === "paused" ? "paused" : "held while you read above"}, ${plural(missed, "line")} came since` : "following";
+      say(status, shown.length ? `${plural(shown.length, "line")}${hidden} · ${how}` : "");
+      const href = `/api/v1/logs${query({ ...parameters(), limit: 5000, download: 1 })}`;
+      set(download, { href });
       lines.hidden = shown.length === 0;
-      empty.replaceChildren(...(shown.length ? [] : [nothing("No line fits yet.", "Lines are kept from when carbontube web was started.")]));
+      reconcile(lines, shown, (line) => line.seq, (line) => lineNode(context, line, { origin: true }));
+      if (!held) lines.scrollTop = lines.scrollHeight;
+      if (shown.length) empty.say("");
+      else if (trouble) empty.say("The lines could not be loaded.", trouble);
+      else if (Object.entries(parameters()).some(([name, value]) => name !== "pipeline" && value)) empty.say("No line fits yet.", "Lines are kept from when carbontube web was started.");
+      else empty.say("Nothing was written yet.", "What phases log, or a command writes to stderr, stands here as it comes.");
     },
-    close: () => clearTimeout(timer),
+    close() {
+      closed = true;
+      clearTimeout(timer);
+    },
   };
   // The stream filters by phase: know the phases before it opens.
-  const names = context.pipeline().phases.map((each) => each.job_type);
-  phase.replaceChildren(el("option", { value: "" }, "every phase"), ...names.map((name) => el("option", { value: name }, name)));
-  phase.value = initial.get("phase") ?? "";
-  drawnPhases = names.join("\n");
+  choices(phase, "every phase", context.pipeline().phases.map((each) => each.job_type), initial.get("phase") ?? "");
   load();
   return view;
 }

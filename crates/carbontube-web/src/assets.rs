@@ -32,6 +32,7 @@ const ASSETS: &[Asset] = &[
     asset!("/style.css", "style.css", "text/css; charset=utf-8"),
     asset!("/icon.svg", "icon.svg", "image/svg+xml"),
     script!("app.js"),
+    script!("pipelines.js"),
     script!("overview.js"),
     script!("workers.js"),
     script!("jobs.js"),

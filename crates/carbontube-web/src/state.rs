@@ -563,18 +563,17 @@ impl ViewState {
                 slots,
             } => {
                 let short = worker.short();
+                // Who was only announced has not told its host yet.
+                let who = match host.as_str() {
+                    "" => format!("worker {short} of {job_type}"),
+                    host => format!("worker {short} of {job_type} on {host}"),
+                };
                 let text = match status {
-                    WorkerStatus::Available => {
-                        format!("worker {short} of {job_type} on {host} takes work, {slots} slots")
-                    }
-                    WorkerStatus::Connecting => {
-                        format!("worker {short} of {job_type} on {host} came")
-                    }
-                    WorkerStatus::Draining => {
-                        format!("worker {short} of {job_type} on {host} drains")
-                    }
-                    WorkerStatus::Lost => format!("worker {short} of {job_type} on {host} is lost"),
-                    WorkerStatus::Gone => format!("worker {short} of {job_type} on {host} left"),
+                    WorkerStatus::Available => format!("{who} takes work, {slots} slots"),
+                    WorkerStatus::Connecting => format!("{who} is heard; its address is dialled"),
+                    WorkerStatus::Draining => format!("{who} drains"),
+                    WorkerStatus::Lost => format!("{who} is lost"),
+                    WorkerStatus::Gone => format!("{who} left"),
                 };
                 self.note_at(at, "worker", text);
                 self.timeline(worker, at, status);
