@@ -22,7 +22,7 @@ function figure(name, title, href) {
 /** Why the jobs of a phase wait, in a few words; and whether somebody should look. */
 function holdUp(phase, pipeline) {
   if (pipeline.state === "paused") return ["the pipeline is paused", "warn"];
-  if (phase.paused) return ["paused", "warn"];
+  if (phase.paused) return ["", "warn"];
   if (!phase.enqueued) return ["", ""];
   if (!phase.workers) return ["no worker takes its jobs", "bad"];
   if (phase.running < phase.slots) return ["", ""];
@@ -145,6 +145,8 @@ export function overview(context) {
   for (const chart of charts) chart.pointed = (index) => charts.forEach((other) => other !== chart && other.look(index));
   let chosen = SPANS.find(([name]) => name === context.parameters.get("span")) ?? SPANS[0];
   let shown = null;
+  let closed = false;
+  let greeted = false;
   const segments = el("div", { class: "segments", role: "group", "aria-label": "time shown" }, ...SPANS.map((each) =>
     button(each[3], () => choose(each), { "aria-pressed": String(each === chosen), data: { span: each[0] } })));
   const repeats = causes("Repeated executions", "What began and was given out again, because nobody could know how it ended.");
@@ -161,13 +163,17 @@ export function overview(context) {
 
   async function load() {
     const wanted = chosen;
-    const [name, step, points] = wanted;
+    const series = async ([, step, points]) => new Points(await get(`${base(context.key)}/series`, { step, points }));
     try {
-      const kept = new Points(await get(`${base(context.key)}/series`, { step, points }));
-      if (wanted !== chosen) return;
-      if (name === "minutes") store.points.set(context.key, kept);
-      shown = kept;
-      view.draw();
+      // The small lines of the phases show seconds, whatever the plots show.
+      if (wanted === SPANS[0] || !store.points.has(context.key)) store.points.set(context.key, await series(SPANS[0]));
+      if (wanted !== SPANS[0]) {
+        const longer = await series(wanted);
+        if (wanted !== chosen) return;
+        shown = longer;
+      }
+      if (closed) store.points.delete(context.key);
+      else view.draw();
     } catch {
       // The banner says what is wrong; the plots come with the next opening.
     }
@@ -233,7 +239,12 @@ export function overview(context) {
     node,
     stream: () => ({ topics: ["points"], pipeline: context.key }),
     heard(event, data) {
-      if (event === "hello") load();
+      // Whatever was missed between two streams is asked for anew.
+      if (event === "hello" && greeted) {
+        store.points.delete(context.key);
+        load();
+      }
+      greeted ||= event === "hello";
       if (event !== "points" || data.pipeline !== context.key || chosen[1] !== "minute") return;
       const minute = Math.floor(data.points.at(-1).at / 60e6);
       if (minute !== closedMinute && closedMinute) load();
@@ -273,6 +284,7 @@ export function overview(context) {
       explain(pipeline);
     },
     close() {
+      closed = true;
       charts.forEach((chart) => chart.close());
       store.points.delete(context.key);
     },
