@@ -4,7 +4,7 @@ import { ApiError, get, hooks, post } from "./api.js";
 import { button, el, say } from "./dom.js";
 import { dialog, toast } from "./actions.js";
 import { forgetColours } from "./chart.js";
-import { old } from "./format.js";
+import { old, trouble } from "./format.js";
 import { Stream } from "./stream.js";
 import { age, store, take } from "./store.js";
 import { pipelines } from "./pipelines.js";
@@ -49,11 +49,13 @@ function read() {
 /** The pipeline that is looked at: the one in the address, or the only one. */
 function current() {
   if (place.key) return store.pipelines.get(place.key) ?? null;
-  return store.pipelines.size === 1 ? store.pipelines.values().next().value : null;
+  return isSeveral() ? null : (store.pipelines.values().next().value ?? null);
 }
 
+const isSeveral = () => Math.max(store.all.size, store.pipelines.size) > 1;
+
 /** Whether no pipeline of several is chosen: then all are shown. */
-const isList = () => !place.key && store.pipelines.size > 1;
+const isList = () => !place.key && isSeveral();
 
 /** What should be shown now; another view is opened when it changes. */
 const wanted = () => (isList() ? "all" : (current()?.id ?? null));
@@ -116,6 +118,7 @@ const stream = new Stream((event, data) => {
   take(event, data);
   if (event === "hello") note(data);
   if (event === "pipelines" && (view?.key ?? null) !== wanted()) open();
+  else if (event === "clock" && view && isList() && view.key !== "all") open();
   view?.heard?.(event, data);
   draw();
 });
@@ -181,12 +184,12 @@ function frame() {
     badge.hidden = !pipeline.failed;
     say(badge, pipeline.failed > 999 ? "999+" : pipeline.failed);
   }
-  const named = [...store.pipelines.values()].filter((each) => each.key);
-  const labels = named.map((each) => (each.reach === "lost" ? `${each.key} (lost)` : each.key));
-  chooser.closest("label").hidden = store.pipelines.size < 2;
+  const named = [...store.all].filter(([, each]) => each.reach !== "connecting");
+  const labels = named.map(([name, each]) => (each.reach === "lost" ? `${name} (lost)` : name));
+  chooser.closest("label").hidden = !isSeveral();
   if (chooser.dataset.labels !== labels.join("\n")) {
     chooser.dataset.labels = labels.join("\n");
-    chooser.replaceChildren(el("option", { value: "" }, "all pipelines"), ...named.map((each, index) => el("option", { value: each.key }, labels[index])));
+    chooser.replaceChildren(el("option", { value: "" }, "all pipelines"), ...named.map(([name], index) => el("option", { value: name }, labels[index])));
   }
   if (chooser.value !== key) chooser.value = key;
   document.title = key ? `${pipeline.failed ? `(${pipeline.failed}) ` : ""}${key} · Carbontube` : "Carbontube";
@@ -210,14 +213,14 @@ function tell() {
       since = old(age(pipeline));
       text = `manager lost · ${since} old`;
       warning = `The manager of ${pipeline.key || pipeline.api} has not answered for`;
-      more = `What you see is what it said last. ${pipeline.trouble ?? ""}`;
+      more = `What you see is what it said last. ${trouble(pipeline)}`;
     } else if (reach === "connecting" && pipeline.trouble) {
-      warning = `No manager has answered at ${pipeline.api} yet. ${pipeline.trouble}`;
+      warning = `No manager has answered at ${pipeline.api} yet. ${trouble(pipeline)}`;
     } else if (pipeline.journal?.trouble) {
       warning = `The journal cannot be written; nothing is accepted until it can. ${pipeline.journal.trouble}`;
     }
   } else if (isList()) {
-    const all = [...store.pipelines.values()];
+    const all = [...store.all.values()];
     const live = all.filter((each) => each.reach === "live").length;
     reach = live === all.length ? "live" : "lost";
     text = `${live} of ${all.length} live`;

@@ -126,6 +126,7 @@ export class Chart {
     const plot = { x: MARGIN.left, y: MARGIN.top, w: width - MARGIN.left - MARGIN.right, h: height - MARGIN.top - MARGIN.bottom };
     const bins = this.binned(plot.w);
     const most = roundUp(Math.max(...bins.map((points) => points.reduce((high, [, value]) => Math.max(high, value), 0)), 0));
+    this.isEmpty = this.length < 2 || bins.every((points) => points.every(([, value]) => !value));
     this.grid(pen, plot);
     lines.forEach((line, index) => this.line(pen, plot, most, bins[index], line));
     this.scale(pen, plot, most);
@@ -182,11 +183,9 @@ export class Chart {
       pen.strokeText(text, x, y);
       pen.fillText(text, x, y);
     };
+    if (this.isEmpty) return write("nothing measured yet", plot.x + plot.w / 2 - pen.measureText("nothing measured yet").width / 2, plot.y + plot.h / 2 - 4);
     for (const part of [0.5, 1]) write(this.lines[0].format(most * part), plot.x + 2, plot.y + plot.h * (1 - part) + 12);
-    if (this.length < 2) {
-      write("nothing measured yet", plot.x + plot.w / 2 - pen.measureText("nothing measured yet").width / 2, plot.y + plot.h / 2);
-      return;
-    }
+    if (this.length < 2) return;
     write(time(this.data.at(0)), plot.x, plot.y + plot.h + 14);
     const last = time(this.data.at(this.length - 1));
     write(last, plot.x + plot.w - pen.measureText(last).width, plot.y + plot.h + 14);

@@ -99,5 +99,8 @@ const kinds = {
 /** A reason with its times as people read them: the manager writes seconds since 1970. */
 export const reason = (text) => text.replace(/\b\d{9,11}\.\d{6}\b/g, (seconds) => time(Number(seconds) * 1e6));
 
+/** What is wrong with reaching a manager, without digits that nobody reads. */
+export const trouble = (pipeline) => (pipeline.trouble ?? "").replace(/(\d+\.\d)\d+s\b/g, "$1 s");
+
 /** The kind of a failure in words. */
 export const failure = (kind) => kinds[kind] ?? kind ?? "–";

@@ -255,12 +255,14 @@ export function overview(context) {
       const phases = pipeline.phases.map((phase) => phase.job_type);
       if (drawn !== phases.join("\n")) build(phases);
       say(heading, pipeline.key);
-      say(state, pipeline.state ?? "");
-      state.dataset.state = pipeline.state ?? "";
+      // Nobody knows how a lost manager is, or how fast it goes.
+      const isLive = pipeline.reach === "live";
+      say(state, isLive ? (pipeline.state ?? "") : pipeline.reach);
+      state.dataset.state = isLive ? (pipeline.state ?? "") : pipeline.reach;
       say(pause, pipeline.state === "paused" ? "Resume the pipeline" : "Pause the pipeline");
       say(figures.live.value, count(pipeline.live));
       say(figures.done.value, count(pipeline.success));
-      say(figures.rate.value, rate(pipeline.rates?.done));
+      say(figures.rate.value, isLive ? rate(pipeline.rates?.done) : "–");
       say(figures.failed.value, count(pipeline.failed));
       figures.failed.node.classList.toggle("bad", pipeline.failed > 0);
       const { available = 0, lost = 0 } = pipeline.workers ?? {};
@@ -274,9 +276,9 @@ export function overview(context) {
       const live = store.points.get(context.key);
       pipeline.phases.forEach((phase, index) => {
         cards.get(phase.job_type)?.update(phase, pipeline, live?.phases.get(phase.job_type));
-        edges[index]?.update(phase.rates?.arrived ?? 0);
+        edges[index]?.update(isLive ? phase.rates?.arrived : null);
       });
-      edges.at(-1)?.update(pipeline.rates?.done ?? 0);
+      edges.at(-1)?.update(isLive ? pipeline.rates?.done : null);
       const points = chosen === SPANS[0] ? live : shown;
       const mark = points ? `${chosen[0]} ${points.from} ${points.length}` : "";
       if (points && (anew || mark !== plotted)) plot(points);

@@ -10,6 +10,9 @@ export const store = {
   about: { version: "", instance: "", read_only: false },
   /** Pipelines by key, in the server's order; each with `seenAt`, when its age was told. */
   pipelines: new Map(),
+  /** How every pipeline is reached, by key, or by address before it was: also of those that
+   * the stream of this view leaves out. */
+  all: new Map(),
   /** Workers by pipeline, then id. */
   workers: new Map(),
   /** The event log by pipeline. */
@@ -43,7 +46,8 @@ export function take(event, data) {
       store.notes.clear();
       break;
     case "clock":
-      for (const [key, clock] of Object.entries(data.pipelines)) {
+      store.all = new Map(Object.entries(data.pipelines));
+      for (const [key, clock] of store.all) {
         const pipeline = store.pipelines.get(key);
         if (pipeline) Object.assign(pipeline, clock, { seenAt: now });
       }
