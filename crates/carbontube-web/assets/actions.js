@@ -39,7 +39,7 @@ export function dialog(title, content) {
 /** Asks whether to do something. */
 export function confirm(title, text, verb, kind = "") {
   return dialog(title, (close) => [
-    el("p", {}, text),
+    el("p", { id: "dialog-text" }, text),
     // What cannot be undone is not one careless Enter away.
     el("div", { class: "row end" }, button("No", () => close(false), { class: "quiet", autofocus: kind === "danger" }), button(verb, () => close(true), { class: kind, autofocus: kind !== "danger" })),
   ]);

@@ -93,7 +93,7 @@ export function moment(us, text, attributes = {}) {
  * An empty `text` says nothing. Gives the node and `say`, which touches it only when it differs.
  */
 export function emptiness() {
-  const node = el("div", { class: "nothing", role: "status", hidden: true }, el("p", {}), el("p", { class: "faint" }), el("code", { tabindex: "0" }));
+  const node = el("div", { class: "nothing", role: "status", hidden: true }, el("p", {}), el("p", { class: "faint" }), el("code", {}));
   return {
     node,
     say(text, more = "", command = "") {

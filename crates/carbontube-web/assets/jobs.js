@@ -194,7 +194,9 @@ export function jobs(context) {
     state.firstChild.dataset.state = job.state;
     say(phaseOf, job.job_type);
     const isBad = Boolean(job.error) && !["success", "running"].includes(job.state);
-    say(why, (isBad ? job.error : "") || reason(job.reason) || (job.state === "running" && job.worker ? `at worker ${worker8(job.worker)}` : ""));
+    const error = isBad ? job.error : "";
+    const waits = job.state === "failed" || job.state === "cancelled" ? "" : reason(job.reason);
+    say(why, [waits, error].filter(Boolean).join(": ") || (job.state === "running" && job.worker ? `at worker ${worker8(job.worker)}` : ""));
     why.classList.toggle("bad", isBad);
     if (why.title !== why.textContent) why.title = why.textContent;
     say(attempt, job.try);

@@ -46,7 +46,7 @@ function phaseCard(context, job_type) {
   const backlog = el("a", { class: "backlog", href: context.href("jobs", [], { phase: job_type, state: "enqueued,scheduled" }) }, el("b", {}, "0"), el("span", {}, " waiting"), el("small", { class: "faint", title: "wait for a time: a delay, or the pause before another try" }));
   const dead = el("a", { href: context.href("jobs", [], { phase: job_type, state: "failed" }) }, "0");
   const node = el("section", { class: "phase", "aria-label": `phase ${job_type}`, data: { phase: job_type } },
-    el("header", {}, el("h3", {}, job_type), badge),
+    el("header", {}, el("h2", {}, job_type), badge),
     backlog, hold,
     el("div", { class: "slots" }, bar, slots, crew),
     el("dl", {},
@@ -272,7 +272,7 @@ export function overview(context) {
       say(figures.repeated.value, count(repeated));
       figures.repeated.node.classList.toggle("warn", repeated > 0);
       first.hidden = pipeline.enqueued > 0 || pipeline.reach !== "live";
-      if (!first.hidden && !first.firstChild) first.append("No job has come yet. Send one: ", el("code", { tabindex: "0" }, `carbontube enqueue ${pipeline.api} ${pipeline.key} '{"hello": "world"}'`));
+      if (!first.hidden && !first.firstChild) first.append("No job has come yet. Send one: ", el("code", {}, `carbontube enqueue ${pipeline.api} ${pipeline.key} '{"hello": "world"}'`));
       const live = store.points.get(context.key);
       pipeline.phases.forEach((phase, index) => {
         cards.get(phase.job_type)?.update(phase, pipeline, live?.phases.get(phase.job_type));

@@ -40,15 +40,15 @@ function card(context, first) {
   const id = first.worker;
   const name = `${worker8(id)} on ${first.host}`;
   const drain = button("Drain", () => act(context.key, { action: "drain", worker: id }, { title: `Drain ${name}?`, verb: "Drain", text: "It finishes what it runs, hands the rest back, and goes." }), { class: "quiet small change", "aria-label": `Drain ${name}` });
-  const jobs = el("a", { href: context.href("jobs", [], { worker: id }), "aria-label": `jobs of ${name}` });
+  const jobs = el("a", { href: context.href("jobs", [], { worker: id }) });
   const node = el("article", { class: "card worker", "aria-label": `worker ${name}`, data: { worker: id } },
-    el("header", {}, el("h3", {}, first.host, el("span", { class: "faint" }, ` · ${first.pid}`)), state),
+    el("header", {}, el("h2", {}, first.host, el("span", { class: "faint" }, ` · ${first.pid}`)), state),
     el("p", { class: "ids" }, first.job_type, el("span", { class: "faint" }, " · ", el("code", { title: id }, worker8(id)))),
     el("p", { class: "ids faint" }, `${first.address} · ${first.version}`),
     el("div", { class: "slots" }, bar, slots, ahead),
     el("dl", { class: "cells five" }, cell("score", "score", "successes of all results"), cell("done", "done"), cell("failed", "failed"), cell("heard", "heard", "since its last heartbeat"), cell("up", "runs for")),
     past,
-    el("footer", {}, jobs, el("a", { href: context.href("logs", [], { worker: id }), "aria-label": `logs of ${name}` }, "its logs"), drain));
+    el("footer", {}, jobs, el("a", { href: context.href("logs", [], { worker: id }), "aria-label": `its logs, worker ${name}` }, "its logs"), drain));
   return { node, update(worker, now) {
     say(state, worker.status);
     state.dataset.state = worker.status;
@@ -60,7 +60,9 @@ function card(context, first) {
     set(bar, { "aria-valuemax": worker.slots, "aria-valuenow": used });
     say(slots, `${count(used)} of ${plural(worker.slots, "slot")}`);
     say(ahead, worker.held > worker.slots ? `${count(worker.held - worker.slots)} sent ahead` : "");
-    say(jobs, worker.held ? `its ${plural(worker.held, "job")}` : "its jobs");
+    const held = worker.held ? `its ${plural(worker.held, "job")}` : "its jobs";
+    say(jobs, held);
+    set(jobs, { "aria-label": `${held}, worker ${name}` });
     say(at.score, worker.score === null ? "–" : `${worker.score} %`);
     at.score.classList.toggle("bad", worker.score !== null && worker.score < 50);
     say(at.done, count(worker.success_count));

@@ -75,3 +75,102 @@ fn hash(bytes: &[u8]) -> u64 {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(path: &str) -> &'static str {
+        let asset = ASSETS.iter().find(|asset| asset.path == path);
+        std::str::from_utf8(asset.expect("it is there").bytes).expect("it is text")
+    }
+
+    /// A colour's variable, for light and for dark.
+    fn colours(name: &str) -> [[u8; 3]; 2] {
+        let style = text("/style.css");
+        let start = format!("--{name}: light-dark(");
+        let (_, rest) = style.split_once(&start).expect("it is a colour");
+        let (both, _) = rest.split_once(')').expect("it ends");
+        let mut parts = both.split(", ").map(|part| {
+            let value = u32::from_str_radix(part.trim_start_matches('#'), 16);
+            let [_, red, green, blue] = value.expect("six digits").to_be_bytes();
+            [red, green, blue]
+        });
+        [parts.next(), parts.next()].map(|part| part.expect("one for each scheme"))
+    }
+
+    /// The relative luminance of WCAG 2.
+    fn luminance(colour: [u8; 3]) -> f64 {
+        let [red, green, blue] = colour.map(|part| {
+            let part = f64::from(part) / 255.0;
+            if part <= 0.040_45 {
+                part / 12.92
+            } else {
+                ((part + 0.055) / 1.055).powf(2.4)
+            }
+        });
+        0.2126 * red + 0.7152 * green + 0.0722 * blue
+    }
+
+    /// The lower of the contrasts in light and in dark.
+    fn contrast(front: &str, back: &str) -> f64 {
+        let (front, back) = (colours(front), colours(back));
+        let ratios = front.into_iter().zip(back).map(|(front, back)| {
+            let (a, b) = (luminance(front), luminance(back));
+            (a.max(b) + 0.05) / (a.min(b) + 0.05)
+        });
+        ratios.fold(f64::INFINITY, f64::min)
+    }
+
+    #[test]
+    fn every_text_has_the_contrast_of_wcag_aa() {
+        let mut pairs = vec![
+            ("accent", "accent-soft".to_owned()),
+            ("accent-ink", "accent".to_owned()),
+            ("ground", "ink".to_owned()),
+            ("card", "red".to_owned()),
+        ];
+        for ink in ["ink", "faint", "accent", "green", "blue", "amber", "red"] {
+            pairs.extend(["ground", "card", "grey-soft"].map(|back| (ink, back.to_owned())));
+        }
+        for ink in ["green", "blue", "amber", "red"] {
+            pairs.push((ink, format!("{ink}-soft")));
+        }
+        for (ink, back) in pairs {
+            let ratio = contrast(ink, &back);
+            assert!(ratio >= 4.5, "{ink} on {back}: {ratio:.2}");
+        }
+    }
+
+    #[test]
+    fn borders_of_controls_and_lines_of_plots_can_be_seen() {
+        for back in ["card", "ground"] {
+            let ratio = contrast("edge", back);
+            assert!(ratio >= 3.0, "edge on {back}: {ratio:.2}");
+        }
+        for line in ["blue", "green", "amber", "red", "violet"] {
+            let ratio = contrast(line, "card");
+            assert!(ratio >= 3.0, "{line} on a card: {ratio:.2}");
+        }
+    }
+
+    #[test]
+    fn no_script_makes_markup_or_code_of_text() {
+        let holes = [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "createContextualFragment",
+            "DOMParser",
+            "eval(",
+            "new Function",
+            "srcdoc",
+        ];
+        for asset in ASSETS.iter().filter(|asset| asset.path.ends_with(".js")) {
+            for hole in holes {
+                assert!(!text(asset.path).contains(hole), "{}: {hole}", asset.path);
+            }
+        }
+    }
+}
