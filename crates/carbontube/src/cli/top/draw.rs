@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use carbontube_protocol::Timestamp;
 use carbontube_protocol::message::{
-    Event, EventKind, JobState, LogLevel, ManagerState, PhaseStats, WorkerStatus, WorkerView,
+    Event, EventKind, JobState, JobView, LogLevel, ManagerState, PhaseStats, Track, WorkerStatus,
+    WorkerView,
 };
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table, TableState};
+use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table, TableState, Wrap};
 
 use super::super::admin::name_of;
 use super::super::style::harmless;
@@ -35,6 +36,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen, now: Instant) {
     .areas(frame.area());
     frame.render_widget(Paragraph::new(heading(screen, now)), head);
     frame.render_widget(Paragraph::new(tab_line(screen)), tabs);
+    frame.render_widget(Paragraph::new(note_line(screen).right_aligned()), tabs);
     frame.render_widget(Paragraph::new(foot_line(screen)), foot);
     let Some(picture) = &screen.picture else {
         let text = screen.trouble.as_deref().unwrap_or("asking the manager…");
@@ -109,6 +111,21 @@ fn tab_line(screen: &Screen) -> Line<'static> {
     Line::from(spans)
 }
 
+/// What should not be missed, at the right of the views' names.
+fn note_line(screen: &Screen) -> Line<'static> {
+    let Some(picture) = &screen.picture else {
+        return Line::default();
+    };
+    let stats = &picture.stats;
+    let workers: u64 = stats.phases.iter().map(|p| u64::from(p.workers)).sum();
+    let mut spans = vec![Span::styled(counted(workers, "worker"), FAINT)];
+    if stats.reruns > 0 {
+        let text = format!(", {}", counted(stats.reruns, "rerun"));
+        spans.push(Span::styled(text, Style::new().fg(Color::Yellow)));
+    }
+    Line::from(spans)
+}
+
 fn foot_line(screen: &Screen) -> Line<'static> {
     if let Some((question, _)) = &screen.question {
         let text = format!("{} y: yes, any other key: no", harmless(question));
@@ -124,15 +141,15 @@ fn foot_line(screen: &Screen) -> Line<'static> {
         return Line::from(Span::styled(done.clone(), colour(true)));
     }
     let own = match (screen.view, screen.read_only) {
-        (View::Pipeline, false) => "space: pause or resume the phase  ",
-        (View::Workers, false) => "d: drain the worker  ",
-        (View::Jobs, false) => "/: search  s: state  r: retry  c: cancel  x: discard  ",
-        (View::Jobs, true) => "/: search  s: state  ",
-        (View::Failures, false) => "o: retry one  r: retry all  x: discard all  ",
-        (View::Log, _) => "/: search  space: pause  ",
+        (View::Pipeline, false) => "space pause or resume the phase  ",
+        (View::Workers, false) => "d drain the worker  ",
+        (View::Jobs, false) => "/ search  s state  r retry  c cancel  x discard  ",
+        (View::Jobs, true) => "/ search  s state  ",
+        (View::Failures, false) => "o retry one  r retry all  x discard all  ",
+        (View::Log, _) => "/ search  space pause  ",
         _ => "",
     };
-    let text = format!("{own}Tab: next  ?: keys  q: leave");
+    let text = format!("{own}Tab next  ? keys  q leave");
     Line::from(Span::styled(text, FAINT))
 }
 
@@ -173,14 +190,57 @@ fn rate(column: &[u32]) -> String {
     }
 }
 
+/// The mean of the last closed seconds of a column, as a number.
+fn mean(column: &[u32]) -> f64 {
+    let last = &column[column.len().saturating_sub(5)..];
+    let sum: f64 = last.iter().map(|n| f64::from(*n)).sum();
+    sum / (last.len().max(1) as f64)
+}
+
+/// How long the backlog of a phase takes at the present rates.
+fn empty_in(phase: &PhaseStats, track: Option<&Track>) -> String {
+    if phase.paused {
+        return "paused".to_owned();
+    }
+    if phase.enqueued == 0 {
+        return "-".to_owned();
+    }
+    let shrinks = track.map_or(0.0, |track| mean(&track.done) - mean(&track.arrived));
+    if shrinks <= 0.001 {
+        return "never".to_owned();
+    }
+    let seconds = (phase.enqueued + phase.scheduled) as f64 / shrinks;
+    span(Duration::from_secs_f64(seconds.min(1e9)))
+}
+
+/// How wide a first column of names is, so that their numbers stand beside them.
+fn name_width(names: impl Iterator<Item = String>, least: u16) -> u16 {
+    let most = names.map(|name| name.chars().count()).max().unwrap_or(0);
+    u16::try_from(most).unwrap_or(u16::MAX).clamp(least, 40)
+}
+
 fn pipeline(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture) {
     let stats = &picture.stats;
     let height = u16::try_from(stats.phases.len()).unwrap_or(u16::MAX);
-    let [upper, lower] = Layout::vertical([
+    // A tall screen has room for what happened last, under plots of a legible height.
+    let is_tall = area.height > height.saturating_add(30);
+    let [upper, lower, last] = Layout::vertical([
         Constraint::Length(height.saturating_add(2)),
-        Constraint::Min(4),
+        if is_tall {
+            Constraint::Length(20)
+        } else {
+            Constraint::Min(4)
+        },
+        if is_tall {
+            Constraint::Min(8)
+        } else {
+            Constraint::Length(0)
+        },
     ])
     .areas(area);
+    if is_tall {
+        latest(frame, last, screen);
+    }
     let rows = stats.phases.iter().enumerate().map(|(index, phase)| {
         let track = picture.series.phases.get(index).map(|phase| &phase.track);
         Row::new([
@@ -206,6 +266,11 @@ fn pipeline(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Pictur
                 0 => "-".to_owned(),
                 us => span(Duration::from_micros(us)),
             }),
+            right(empty_in(phase, track)).style(if phase.paused {
+                Style::new().fg(Color::Yellow)
+            } else {
+                Style::new()
+            }),
             right(phase.workers.to_string()).style(if phase.workers == 0 && phase.enqueued > 0 {
                 Style::new().fg(Color::Yellow)
             } else {
@@ -217,13 +282,15 @@ fn pipeline(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Pictur
         frame,
         upper,
         [
-            "phase", "in/s", "waiting", "slots", "done/s", "failed", "oldest", "takes", "workers",
+            "phase", "in/s", "waiting", "slots", "done/s", "failed", "oldest", "takes", "empty",
+            "workers",
         ],
         [
-            Constraint::Min(14),
+            Constraint::Length(name_width(stats.phases.iter().map(phase_name), 14)),
             Constraint::Length(6),
             Constraint::Length(7),
             Constraint::Length(7),
+            Constraint::Length(6),
             Constraint::Length(6),
             Constraint::Length(6),
             Constraint::Length(6),
@@ -237,12 +304,7 @@ fn pipeline(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Pictur
 }
 
 fn phase_name(phase: &PhaseStats) -> String {
-    let name = harmless(phase.job_type.as_str());
-    if phase.paused {
-        format!("{name} (paused)")
-    } else {
-        name
-    }
+    harmless(phase.job_type.as_str())
 }
 
 fn plots(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
@@ -256,15 +318,24 @@ fn plots(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     let throughput: Vec<u64> = total.done.iter().map(|n| u64::from(*n)).collect();
     let backlog: Vec<u64> = total.backlog.iter().map(|n| u64::from(*n)).collect();
     let titles = [
-        format!(" finished: {}/s ", rate(&total.done)),
-        format!(" enqueue to end: p50 {}, p99 {} ", time(p50), time(p99)),
+        format!(" finished: {}/s, most ", rate(&total.done)),
         format!(
-            " waiting: {} ",
+            " enqueue to end: p50 {}, p99 {}, most ",
+            time(p50),
+            time(p99)
+        ),
+        format!(
+            " waiting: {}, most ",
             total
                 .backlog
                 .last()
                 .map_or_else(|| "-".to_owned(), |n| number(u64::from(*n)))
         ),
+    ];
+    let most: [fn(u64) -> String; 3] = [
+        |most| format!("{}/s ", number(most)),
+        |most| format!("{} ", span(Duration::from_micros(most))),
+        |most| format!("{} ", number(most)),
     ];
     let columns = [throughput, total.p99_us.clone(), backlog];
     let colours = [Color::Green, Color::Yellow, Color::Magenta];
@@ -273,11 +344,17 @@ fn plots(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     } else {
         Layout::vertical([Constraint::Fill(1); 3]).areas(area)
     };
-    for (((title, column), colour), area) in titles.into_iter().zip(columns).zip(colours).zip(areas)
+    for ((((title, most), column), colour), area) in titles
+        .into_iter()
+        .zip(most)
+        .zip(columns)
+        .zip(colours)
+        .zip(areas)
     {
-        // The newest at the right edge, as many as fit.
+        // The newest at the right edge, as many as fit; the title tells what the highest is.
         let width = usize::from(area.width.saturating_sub(2)).max(1);
         let from = column.len().saturating_sub(width);
+        let title = title + &most(column[from..].iter().copied().max().unwrap_or(0));
         let plot = Sparkline::default()
             .block(Block::bordered().border_style(FAINT).title(title))
             .data(&column[from..])
@@ -302,6 +379,11 @@ fn score(worker: &WorkerView) -> String {
 }
 
 fn workers(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture) {
+    if picture.workers.is_empty() {
+        let text = "no worker has announced itself: start one with carbontube phase FILE JOB_TYPE";
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
+        return;
+    }
     let now = picture.stats.at;
     let rows = picture.workers.iter().map(|worker| {
         Row::new([
@@ -309,7 +391,12 @@ fn workers(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture
             Cell::from(harmless(&worker.host)),
             Cell::from(worker.worker.short().to_string()),
             Cell::from(name_of(&worker.status)).style(status_style(worker.status)),
-            right(format!("{}/{}", worker.running, worker.slots)),
+            // As the manager counts: what a worker says of itself is a second old.
+            right(format!(
+                "{}/{}",
+                worker.held.min(worker.slots),
+                worker.slots
+            )),
             right(number(worker.success_count)),
             right(number(worker.failed_count)),
             right(score(worker)),
@@ -323,8 +410,20 @@ fn workers(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture
             "phase", "host", "worker", "status", "slots", "done", "failed", "score", "heard",
         ],
         [
-            Constraint::Min(12),
-            Constraint::Length(10),
+            Constraint::Length(name_width(
+                picture
+                    .workers
+                    .iter()
+                    .map(|worker| harmless(worker.job_type.as_str())),
+                12,
+            )),
+            Constraint::Length(
+                name_width(
+                    picture.workers.iter().map(|worker| harmless(&worker.host)),
+                    8,
+                )
+                .min(if area.width < 100 { 10 } else { 24 }),
+            ),
             Constraint::Length(8),
             Constraint::Length(10),
             Constraint::Length(7),
@@ -348,10 +447,15 @@ fn job_style(state: JobState) -> Style {
 }
 
 fn jobs(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture) {
-    let [about, list] = Layout::vertical([Constraint::Length(1), Constraint::Min(2)]).areas(area);
+    let [about, list, chosen] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Min(2),
+        Constraint::Length(if area.height > 12 { 4 } else { 0 }),
+    ])
+    .areas(area);
     let state = STATES[screen.state].map_or("any state", |state| state.as_str());
     let search = if screen.search.is_empty() {
-        "everything; / searches instructions, error:TEXT errors, id:TEXT ids".to_owned()
+        "/ searches instructions, error:TEXT errors, id:TEXT ids".to_owned()
     } else {
         harmless(&screen.search)
     };
@@ -361,22 +465,21 @@ fn jobs(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture) {
         ""
     };
     let text = format!(
-        "{state}, {search}: {} found{more}",
+        "{} found{more}, {state}; {search}",
         picture.found.jobs.len()
     );
     frame.render_widget(Paragraph::new(Span::styled(text, FAINT)), about);
     let rows = picture.found.jobs.iter().map(|job| {
-        let why = job.error.as_deref().unwrap_or(&job.reason);
         Row::new([
             Cell::from(tail_of(&job.id.to_string(), 16)),
             Cell::from(job.state.as_str()).style(job_style(job.state)),
             Cell::from(harmless(job.job_type.as_str())),
-            right(job.attempt.to_string()),
+            right(try_of(job).to_string()),
             right(span(Duration::from_micros(age(
                 picture.stats.at,
                 job.changed_at,
             )))),
-            Cell::from(harmless(why)),
+            Cell::from(why(job, picture.stats.at)),
         ])
     });
     table(
@@ -384,9 +487,16 @@ fn jobs(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture) {
         list,
         ["job", "state", "phase", "try", "for", "why"],
         [
-            Constraint::Length(16),
+            Constraint::Length(if area.width < 120 { 16 } else { 36 }),
             Constraint::Length(9),
-            Constraint::Length(14),
+            Constraint::Length(name_width(
+                picture
+                    .found
+                    .jobs
+                    .iter()
+                    .map(|job| harmless(job.job_type.as_str())),
+                12,
+            )),
             Constraint::Length(3),
             Constraint::Length(7),
             Constraint::Min(20),
@@ -394,12 +504,64 @@ fn jobs(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture) {
         rows.collect(),
         screen.selected,
     );
+    if let Some(job) = picture.found.jobs.get(screen.selected) {
+        let title = format!(" {} ", harmless(&job.id.to_string()));
+        detail(frame, chosen, title, why(job, picture.stats.at));
+    }
+}
+
+/// Which try of its phase a job is at, or ended with; the manager counts those that failed.
+fn try_of(job: &JobView) -> u32 {
+    let is_next = matches!(
+        job.state,
+        JobState::Enqueued | JobState::Scheduled | JobState::Success
+    );
+    (job.attempt + u32::from(is_next)).max(1)
+}
+
+/// Why a job is where it is, on one line.
+fn why(job: &JobView, now: Timestamp) -> String {
+    let error = job.error.as_deref().map(harmless).unwrap_or_default();
+    match (job.state, job.worker) {
+        (JobState::Running, Some(worker)) => format!("at worker {}", worker.short()),
+        (JobState::Failed | JobState::Cancelled, _) => error,
+        (JobState::Success, _) => String::new(),
+        _ if error.is_empty() => soon(&harmless(&job.reason), now),
+        _ => format!("{}: {error}", soon(&harmless(&job.reason), now)),
+    }
+}
+
+/// A reason whose time is told as the time until then.
+fn soon(reason: &str, now: Timestamp) -> String {
+    let told = reason.strip_prefix("waits until ").and_then(|rest| {
+        let end = rest.find([' ', ','])?;
+        let until = rest[..end].parse::<f64>().ok()? * 1e6 - now.as_micros() as f64;
+        let left = Duration::from_secs_f64((until / 1e6).clamp(0.0, 1e9));
+        Some(format!("waits {} more{}", span(left), &rest[end..]))
+    });
+    told.unwrap_or_else(|| reason.to_owned())
+}
+
+/// All of what a row has no room for.
+fn detail(frame: &mut Frame<'_>, area: Rect, title: String, text: String) {
+    let block = Block::bordered().border_style(FAINT).title(title);
+    let text = Paragraph::new(text).wrap(Wrap { trim: true });
+    frame.render_widget(text.block(block), area);
 }
 
 fn failures(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture) {
     if picture.failures.is_empty() {
         frame.render_widget(Paragraph::new("nothing has failed"), area);
         return;
+    }
+    let [area, chosen] = Layout::vertical([
+        Constraint::Min(2),
+        Constraint::Length(if area.height > 12 { 5 } else { 0 }),
+    ])
+    .areas(area);
+    if let Some(group) = picture.failures.get(screen.selected) {
+        let title = format!(" for example {} ", harmless(&group.sample.to_string()));
+        detail(frame, chosen, title, harmless(&group.message));
     }
     let rows = picture.failures.iter().map(|group| {
         Row::new([
@@ -429,6 +591,36 @@ fn failures(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Pictur
     );
 }
 
+/// What happened last to workers, the manager and jobs, without what phases log.
+fn latest(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
+    let height = usize::from(area.height.saturating_sub(2));
+    let events = screen.shown_events().rev();
+    let events = events.filter(|event| !matches!(event.kind, EventKind::Log { .. }));
+    let lines: Vec<Line<'_>> = events.take(height).map(event_line).collect();
+    let block = Block::bordered()
+        .border_style(FAINT)
+        .title(" latest first ");
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+/// An event on one line; of a long id only the end, which leaves room for the text.
+fn event_line(event: &Event) -> Line<'static> {
+    let id = match &event.kind {
+        EventKind::Job { job, .. } => job.to_string(),
+        EventKind::Log { line, .. } => line.job.to_string(),
+        _ => String::new(),
+    };
+    let mut text = line(event);
+    if !id.is_empty() {
+        text = text.replacen(&id, &tail_of(&id, 13), 1);
+    }
+    Line::from(vec![
+        Span::styled(clock(event.at.as_micros()), FAINT),
+        Span::raw(" "),
+        Span::styled(text, event_style(event)),
+    ])
+}
+
 fn log(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
     let height = usize::from(area.height.saturating_sub(1));
     let mut shown: Vec<&Event> = screen.shown_events().rev().take(height).collect();
@@ -446,16 +638,7 @@ fn log(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
         text.push_str(&format!(", {} left out", number(screen.left_out)));
     }
     frame.render_widget(Paragraph::new(Span::styled(text, FAINT)), about);
-    let lines: Vec<Line<'_>> = shown
-        .into_iter()
-        .map(|event| {
-            Line::from(vec![
-                Span::styled(clock(event.at.as_micros()), FAINT),
-                Span::raw(" "),
-                Span::styled(line(event), event_style(event)),
-            ])
-        })
-        .collect();
+    let lines: Vec<Line<'_>> = shown.into_iter().map(event_line).collect();
     frame.render_widget(Paragraph::new(lines), list);
 }
 
@@ -537,6 +720,12 @@ fn span(time: Duration) -> String {
         _ if ms < 172_800_000.0 => format!("{:.0} h", (ms / 3_600_000.0).floor()),
         _ => format!("{:.0} d", (ms / 86_400_000.0).floor()),
     }
+}
+
+/// A count with its name.
+fn counted(n: u64, name: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{} {name}{s}", number(n))
 }
 
 /// A count in a few digits.

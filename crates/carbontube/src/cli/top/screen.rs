@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use async_channel::Sender;
-use carbontube_protocol::message::{Event, EventKind, JobSearch, JobState, Selector};
+use carbontube_protocol::JobType;
+use carbontube_protocol::message::{Event, EventKind, JobSearch, JobState, Selector, WorkerStatus};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::picture::{Action, Look, Picture, Told, Wish};
@@ -108,7 +109,14 @@ impl Screen {
 
     pub(super) fn hear(&mut self, told: Told, now: Instant) {
         match told {
-            Told::Picture(picture) => {
+            Told::Picture(mut picture) => {
+                // In the order of the pipeline, the lost ones of a phase first.
+                let Picture { info, workers, .. } = &mut *picture;
+                let place = |name: &JobType| info.phases.iter().position(|phase| phase == name);
+                workers.sort_by_key(|worker| {
+                    let is_lost = worker.status == WorkerStatus::Lost;
+                    (place(&worker.job_type), !is_lost, worker.started_at)
+                });
                 self.picture = Some(picture);
                 self.seen_at = Some(now);
                 self.trouble = None;

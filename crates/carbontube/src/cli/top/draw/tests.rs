@@ -60,7 +60,7 @@ fn worker(status: WorkerStatus) -> WorkerView {
         status,
         slots: 4,
         held: 5,
-        running: 4,
+        running: 2,
         success_count: 90,
         failed_count: 10,
         last_seen_at: at(1),
@@ -198,14 +198,18 @@ fn pipeline_fits_eighty_columns() {
         "482 live, 4512 finished, 6 failed",
         "300 ms old",
         "encode-video",
-        "split-video (paused)",
+        "split-video ",
+        " paused ",
+        "never",
         "8/8",
         "1 min",
         "81 ms",
         "finished: 90/s",
         "p50 81 ms, p99 130 ms",
         "waiting: 480",
-        "space: pause or resume the phase",
+        "space pause or resume the phase",
+        "4 workers",
+        "most 100/s",
     ] {
         assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
     }
@@ -219,6 +223,53 @@ fn workers_fit_eighty_columns() {
     for wanted in ["gpu-1", "available", "lost", "4/4", "90 %", "1.0 s"] {
         assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
     }
+}
+
+#[test]
+fn lost_worker_of_a_phase_comes_first_and_slots_are_what_the_manager_counts() {
+    let mut bench = bench(false);
+    bench.press(KeyCode::Char('2'));
+    let text = bench.text(80, 24, Duration::ZERO);
+    let rows: Vec<&str> = text.lines().filter(|line| line.contains("gpu-1")).collect();
+    assert!(rows[0].contains("lost"), "{text}");
+    // Five held, four slots, of which it had said two to run.
+    assert!(rows[0].contains("4/4"), "{text}");
+}
+
+#[test]
+fn job_that_is_chosen_tells_all_of_why() {
+    let mut bench = bench(false);
+    let mut other = picture();
+    let job = &mut other.found.jobs[0];
+    job.state = JobState::Scheduled;
+    job.attempt = 1;
+    let until = NOW / 1_000_000 + 90;
+    job.reason = format!("waits until {until}.000000 for try 2 of encode-video");
+    job.error = Some("the disk of the third machine is full".to_owned());
+    bench
+        .screen
+        .hear(Told::Picture(Box::new(other)), bench.start);
+    bench.press(KeyCode::Char('3'));
+    let text = bench.text(80, 24, Duration::ZERO);
+    let wanted = "waits 1 min more for try 2 of encode-video: the disk of the third";
+    assert!(text.contains(wanted), "{text}");
+    assert!(
+        text.lines()
+            .any(|line| line.contains("order-7") && line.contains(" 2 ")),
+        "{text}"
+    );
+}
+
+#[test]
+fn executions_that_may_have_run_twice_are_told() {
+    let mut bench = bench(false);
+    let mut other = picture();
+    other.stats.reruns = 3;
+    bench
+        .screen
+        .hear(Told::Picture(Box::new(other)), bench.start);
+    let text = bench.text(80, 24, Duration::ZERO);
+    assert!(text.contains("4 workers, 3 reruns"), "{text}");
 }
 
 #[test]
