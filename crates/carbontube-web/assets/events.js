@@ -26,7 +26,7 @@ export function events(context) {
       const shown = all.filter((note) => wanted.has(note.kind) && (!text || note.text.toLowerCase().includes(text))).slice(-500).reverse();
       say(status, shown.length ? `${plural(shown.length, "event")}, newest first` : "");
       reconcile(list, shown, (note) => `${note.at} ${note.text}`, (note) => el("li", { data: { kind: note.kind } }, moment(note.at, time(note.at)), el("span", { class: "chip", data: { kind: note.kind } }, note.kind), el("span", {}, note.text)));
-      empty.say(shown.length ? "" : all.length ? "No event fits." : "Nothing has happened yet.", shown.length || all.length ? "" : "Workers that come and go, what people change and how the manager is stand here, from when carbontube web was started.");
+      empty.say(shown.length ? "" : all.length ? "No event fits." : "Nothing has happened yet.", shown.length || all.length ? "" : "Workers that come and go, what people change and how the manager is stand here.");
     },
   };
   return view;

@@ -139,7 +139,7 @@ export function logs(context) {
       if (!held) lines.scrollTop = lines.scrollHeight;
       if (shown.length) empty.say("");
       else if (trouble) empty.say("The lines could not be loaded.", trouble);
-      else if (Object.entries(parameters()).some(([name, value]) => name !== "pipeline" && value)) empty.say("No line fits yet.", "Lines are kept from when carbontube web was started.");
+      else if (Object.entries(parameters()).some(([name, value]) => name !== "pipeline" && value)) empty.say("No line fits yet.", "The latest lines are kept, not all there ever were.");
       else empty.say("Nothing was written yet.", "What phases log, or a command writes to stderr, stands here as it comes.");
     },
     close() {
