@@ -256,9 +256,8 @@ impl Hands {
             return;
         };
         if found.waiting.len() >= most {
-            context
-                .counts
-                .bump("fault: a pipe dropped a message over its bound");
+            let what = "fault: a pipe dropped a message over its bound";
+            context.counts.bump(what);
             context.note_late(found.link);
             return;
         }

@@ -21,6 +21,9 @@ pub(super) const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// How long nothing is sent after a manager was too busy for as long as the client tries.
 const RESTS: Duration = Duration::from_millis(500);
 
+/// How many questions one user has under way.
+const QUESTIONS_MAX: usize = 8;
+
 /// How often a pipeline is resumed that was paused.
 const RESUME_EVERY: Duration = Duration::from_millis(500);
 /// How long after the last fault: then no pause is on its way any more.
@@ -152,7 +155,10 @@ impl User {
             let query = Query::Pause { phase: None };
             self.ask(process, query, Errand::Pause, context);
         }
-        if context.fault(self.parameters.asks) && self.thought_of < self.parameters.jobs {
+        let asked = process.errands.values();
+        let asked = asked.filter(|errand| matches!(errand, Errand::Ask)).count();
+        let is_curious = asked < QUESTIONS_MAX && self.thought_of < self.parameters.jobs;
+        if is_curious && context.fault(self.parameters.asks) {
             let query = self.question(context);
             self.ask(process, query, Errand::Ask, context);
         }
