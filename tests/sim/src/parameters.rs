@@ -266,8 +266,10 @@ impl Parameters {
             definition,
         };
         let mut random = Rng::with_seed(seed ^ 0x7265_7374_6172_7473);
-        if random.u32(0..12) == 0 {
-            parameters.leave_only_restarts(&mut random);
+        match random.u32(0..12) {
+            0 => parameters.leave_only_restarts(&mut random),
+            1 => parameters.leave_only_disk_faults(&mut random),
+            _ => {}
         }
         parameters
     }
@@ -278,6 +280,31 @@ impl Parameters {
         let worker_timeout = Duration::from_secs(5);
         self.core.worker_timeout = worker_timeout;
         self.core.adoption_grace = worker_timeout * pick(r, &[1, 2]);
+        self.calm_network(r);
+        self.faults = FaultParameters {
+            manager_kills: Some(ms(r.u64(500..=8000))),
+            power_loss: rate(r, 0.7, 1.0),
+            disk_full: sometimes(r, 0.3, 1000, 10_000),
+            sync_failures: sometimes(r, 0.5, 500, 10_000),
+            client_kills: sometimes(r, 0.5, 1000, 10_000),
+            ..no_faults(r)
+        };
+    }
+
+    /// A world whose disk is full or fails now and then, and where nothing else goes wrong:
+    /// commits hang, and nothing may run twice for that.
+    fn leave_only_disk_faults(&mut self, r: &mut Rng) {
+        self.calm_network(r);
+        self.faults = FaultParameters {
+            disk_full: sometimes(r, 0.8, 500, 5000),
+            sync_failures: sometimes(r, 0.8, 200, 3000),
+            client_kills: sometimes(r, 0.3, 1000, 10_000),
+            ..no_faults(r)
+        };
+    }
+
+    /// Nothing is late or lost, and no phase takes its worker down.
+    fn calm_network(&mut self, r: &mut Rng) {
         self.network.latency.1 = ms(pick(r, &[1, 5, 50]));
         self.network.reconnect.1 = ms(pick(r, &[50, 500]));
         self.network.connect_failure = 0.0;
@@ -288,14 +315,6 @@ impl Parameters {
         for phase in &mut self.phases {
             phase.kills = 0.0;
         }
-        self.faults = FaultParameters {
-            manager_kills: Some(ms(r.u64(500..=8000))),
-            power_loss: rate(r, 0.7, 1.0),
-            disk_full: sometimes(r, 0.3, 1000, 10_000),
-            sync_failures: sometimes(r, 0.5, 500, 10_000),
-            client_kills: sometimes(r, 0.5, 1000, 10_000),
-            ..no_faults(r)
-        };
     }
 }
 

@@ -145,6 +145,13 @@ pub fn acknowledgements_wait_for_the_disk(
                     continue;
                 };
                 // One of a former job with this id decides nothing about the present one.
+                if watch
+                    .former_attempt
+                    .get(&id)
+                    .is_some_and(|last| attempt <= last)
+                {
+                    continue;
+                }
                 let former = watch.former.get(&id).copied().unwrap_or_default();
                 let executions = known.executions.get(former..).unwrap_or_default();
                 // A worker's successor at its address may have got the attempt as well: which

@@ -46,6 +46,8 @@ pub struct Watch {
     pub first: BTreeMap<JobId, RecordSeq>,
     /// For ids that were used again after their job had ended: the executions before that.
     pub former: BTreeMap<JobId, usize>,
+    /// For the same: the newest attempt that was made before. It may run as late as now.
+    pub former_attempt: BTreeMap<JobId, AttemptId>,
     /// When the job of each id arrived, which tells it from a former one of this id.
     arrivals: BTreeMap<JobId, Timestamp>,
     /// The newest attempt of each job, over all lives.
@@ -86,6 +88,7 @@ impl Watch {
             done: BTreeMap::new(),
             first: BTreeMap::new(),
             former: BTreeMap::new(),
+            former_attempt: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             newest: BTreeMap::new(),
             belated: BTreeSet::new(),
@@ -182,6 +185,9 @@ impl Watch {
                 done.clear();
                 // An answer about a former job of this id may be let out as late as now.
                 self.first.entry(job.id.clone()).or_insert(known_by);
+            }
+            if is_new && let Some(newest) = self.newest.get(job.id) {
+                self.former_attempt.insert(job.id.clone(), *newest);
             }
             if let Some((attempt, _)) = job.attempt {
                 let newest = self.newest.entry(job.id.clone()).or_insert(attempt);
