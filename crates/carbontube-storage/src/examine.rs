@@ -30,6 +30,9 @@ pub struct Report {
     pub problems: Vec<String>,
     /// The number of the last commit, where that can still be told.
     pub commit: Option<u64>,
+    /// How many commits that were confirmed are in none of its pages, as far as can be told:
+    /// an older copy stands where a newer one did.
+    pub commits_lost: u64,
     /// The journal.
     pub journal: LogReport,
     /// The history.
@@ -185,11 +188,13 @@ impl Examined {
             } => (raw.head(), reasons, snapshot_only),
         };
         let log = |log| log_report(log, head, &raw.seqs(log));
+        let confirmed = sled::confirmed(&folder).unwrap_or(0);
         let report = Report {
             place,
             pipeline: marker.pipeline,
             problems,
             commit: head.map(|head| head.commit),
+            commits_lost: head.map_or(0, |head| confirmed.saturating_sub(head.commit)),
             journal: log(Log::Journal),
             history: log(Log::History),
             snapshot_only,
@@ -241,6 +246,7 @@ impl Examined {
             pipeline: options.pipeline.clone(),
             problems,
             commit: head.map(|head| head.commit),
+            commits_lost: 0,
             journal: log_report(Log::Journal, head, journal),
             history: log_report(Log::History, head, history),
             snapshot_only: false,

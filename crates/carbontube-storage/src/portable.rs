@@ -1,7 +1,8 @@
 //! A whole store in one file, to keep, to move, or to save from damage.
 //!
 //! ```text
-//! header   magic `CTEX`, format version 1, three zero bytes; identity, 16 bytes;
+//! header   magic `CTEX`, format version 1; 1 if confirmed commits are lost, else 0;
+//!          two zero bytes; identity, 16 bytes;
 //!          first and next page of the journal and of the history, 8 bytes each;
 //!          length of the pipeline's name, 2 bytes, and the name; CRC32C of it all
 //! pages    the frames of all pages that could be read, journal first, in order
@@ -61,10 +62,10 @@ pub fn export(uri: &str, options: &OpenOptions, file: &Path) -> Result<Report, S
     written.map(|()| examined.report)
 }
 
-/// What to do about pages that an export does not hold.
+/// What to do about pages and commits that an export does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostPages {
-    /// Import nothing if any page is lost.
+    /// Import nothing if any page or commit is lost.
     Refuse,
     /// Put a page of no bytes in place of each.
     GiveUp,
@@ -77,6 +78,8 @@ pub struct Imported {
     pub pages: u64,
     /// Pages that were lost and stand there empty.
     pub lost: u64,
+    /// Whether it is older than what was confirmed: the last commits were lost.
+    pub is_older: bool,
 }
 
 /// Makes a new store out of an exported file.
@@ -86,8 +89,8 @@ pub struct Imported {
 ///
 /// # Errors
 ///
-/// When the file is damaged or not an export, when pages are lost and that was
-/// not accepted, or when there already is something at the store's place.
+/// When the file is damaged or not an export, when pages or commits are lost and
+/// that was not accepted, or when there already is something at the store's place.
 pub fn import(
     file: &Path,
     uri: &str,
@@ -107,6 +110,12 @@ pub fn import(
         return Err(bad(
             file,
             format!("{} pages were lost before it was made", plan.lost),
+        ));
+    }
+    if plan.is_older && lost == LostPages::Refuse {
+        return Err(bad(
+            file,
+            "the last commits that were confirmed were lost before it was made",
         ));
     }
     match parsed {
@@ -202,7 +211,8 @@ fn write_all(examined: &mut Examined, path: &Path) -> Result<(), StoreError> {
 fn header(examined: &Examined) -> Result<Vec<u8>, String> {
     let report = &examined.report;
     let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(&[FORMAT_VERSION, 0, 0, 0]);
+    let is_older = u8::from(report.commits_lost > 0);
+    bytes.extend_from_slice(&[FORMAT_VERSION, is_older, 0, 0]);
     bytes.extend_from_slice(&examined.identity);
     for log in Log::ALL {
         let bounds = report.log(log).bounds;
@@ -228,6 +238,7 @@ struct Plan {
     bounds: [Bounds; 2],
     pages: u64,
     lost: u64,
+    is_older: bool,
 }
 
 impl Plan {
@@ -235,6 +246,7 @@ impl Plan {
         Imported {
             pages: self.pages,
             lost: self.lost,
+            is_older: self.is_older,
         }
     }
 }
@@ -330,6 +342,7 @@ fn read_header(reader: &mut Reader<'_>) -> Result<Plan, StoreError> {
         bounds: [bounds(24), bounds(40)],
         pages: 0,
         lost: 0,
+        is_older: fixed[5] != 0,
     };
     let sound = |bounds: &Bounds| bounds.first.0 >= 1 && bounds.first <= bounds.next;
     if !plan.bounds.iter().all(sound) {

@@ -25,6 +25,6 @@ mod folder;
 mod raw;
 
 pub use self::engine::Sled;
-pub(crate) use self::engine::{Finding, create, examine, open};
+pub(crate) use self::engine::{Finding, confirmed, create, examine, open};
 pub(crate) use self::folder::{Folder, sync_folder};
 pub(crate) use self::raw::RawPages;

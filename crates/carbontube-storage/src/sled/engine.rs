@@ -140,6 +140,12 @@ fn check_witness(folder: &Folder, head: &Head) -> Result<Witness, StoreError> {
     Ok(witness)
 }
 
+/// The last commit that was confirmed, where that can be told.
+pub(crate) fn confirmed(folder: &Folder) -> Option<u64> {
+    let (_, commit) = Witness::open(folder).ok()?;
+    Some(commit)
+}
+
 /// What looking at a journal has found.
 pub(crate) enum Finding {
     /// It can be opened, everything is there.

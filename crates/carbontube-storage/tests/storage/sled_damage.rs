@@ -244,6 +244,33 @@ fn export_of_a_sound_journal_holds_all_of_it() {
 }
 
 #[test]
+fn export_of_an_older_copy_is_not_taken_for_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("journal");
+    let expected = journal(&place);
+    let (database, older) = (place.join("db"), dir.path().join("older"));
+    copy(&database, &older);
+    let mut store = open(&uri(&place), &options()).unwrap();
+    let mut commit = Commit::new();
+    commit.put(Log::Journal, PageSeq(201), vec![1; 500]);
+    store.commit(&commit).unwrap();
+    drop(store);
+    fs::remove_dir_all(&database).unwrap();
+    copy(&older, &database);
+    let report = examine(&uri(&place), &options()).unwrap();
+    assert_eq!(report.commits_lost, 1, "{report}");
+    let file = dir.path().join("export");
+    export(&uri(&place), &options(), &file).unwrap();
+    let again = dir.path().join("again");
+    let error = import(&file, &uri(&again), &options(), LostPages::Refuse).unwrap_err();
+    assert!(error.to_string().contains("commits"), "{error}");
+    let imported = import(&file, &uri(&again), &options(), LostPages::GiveUp).unwrap();
+    assert!(imported.is_older, "{imported:?}");
+    let mut store = open(&uri(&again), &options()).unwrap();
+    assert_eq!(pages(store.as_mut()), expected);
+}
+
+#[test]
 fn export_that_is_cut_or_changed_is_refused_and_nothing_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("journal");

@@ -29,6 +29,7 @@ fn report_json(report: &Report) -> serde_json::Value {
         "pipeline": report.pipeline,
         "sound": report.is_sound(),
         "commit": report.commit,
+        "lost_commits": report.commits_lost,
         "problems": report.problems,
         "journal": log(&report.journal),
         "history": log(&report.history),
@@ -82,15 +83,23 @@ pub(crate) fn import(arguments: ImportArguments) -> Outcome<Exit> {
             failure
         } else {
             failure.maybe_hint(error.hint().or(Some(
-                "--accept-loss imports what is left when pages were lost",
+                "--accept-loss imports what is left when pages or commits were lost",
             )))
         }
     })?;
     if arguments.json {
-        print_json(&json!({ "pages": imported.pages, "lost_pages": imported.lost }))?;
+        print_json(&json!({
+            "pages": imported.pages,
+            "lost_pages": imported.lost,
+            "lost_commits": imported.is_older,
+        }))?;
     } else {
+        let older = match imported.is_older {
+            true => "; the last commits that were confirmed are not among them",
+            false => "",
+        };
         print(&format!(
-            "imported {} pages, {} lost\n",
+            "imported {} pages, {} lost{older}\n",
             imported.pages, imported.lost
         ))?;
     }
