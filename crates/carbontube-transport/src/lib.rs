@@ -15,6 +15,7 @@
 //! | [`Router`] | many | peer disconnected and counted | `Gone` |
 //! | [`Dealer`] | one, dialled | `Full`, or wait | dialled again under a fresh identity |
 
+mod backlog;
 mod counters;
 mod dealer;
 mod device;

@@ -38,6 +38,10 @@ pub struct Options {
     ///
     /// One message larger than this is still accepted when nothing else waits.
     pub send_hwm_bytes: usize,
+    /// The same for all peers of a ROUTER or PUB together. Each may have no more than is
+    /// still free, so that those who do not read leave room for those who do; single
+    /// messages of peers that nothing waits for may take as much again.
+    pub send_all_bytes_max: usize,
     /// Messages that a [`Dealer`](crate::Dealer) keeps received and not yet asked for.
     pub receive_hwm_messages: usize,
     /// Bytes that a [`Dealer`](crate::Dealer) keeps received and not yet asked for.
@@ -80,6 +84,7 @@ impl Options {
             unfinished_bytes_max: 512 << 20,
             send_hwm_messages: 10_000,
             send_hwm_bytes: 16 << 20,
+            send_all_bytes_max: 128 << 20,
             receive_hwm_messages: 1024,
             receive_hwm_bytes: 16 << 20,
             handshake_timeout: Duration::from_secs(5),

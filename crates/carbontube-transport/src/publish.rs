@@ -15,9 +15,10 @@ use carbontube_protocol::Address;
 use event_listener::Event;
 use zeromq::{PubSocket, Socket, SocketSend, ZmqMessage};
 
+use crate::backlog::{Backlog, Room};
 use crate::counters::{Counters, bump};
 use crate::door::Door;
-use crate::door::splice::{Intake, Outgoing, Verdict, Waiting};
+use crate::door::splice::{Intake, Outgoing, Verdict};
 use crate::door::wire::until;
 use crate::door::zmtp::Kind;
 use crate::hub::{Hub, Member, Members};
@@ -68,6 +69,7 @@ impl Publish {
         let stage = Arc::new(Stage {
             options: options.clone(),
             counters: counters.clone(),
+            room: Room::new(options.send_all_bytes_max),
             token,
             state: Mutex::default(),
             queued: Event::new(),
@@ -146,6 +148,7 @@ impl Publish {
 struct Stage {
     options: Options,
     counters: Arc<Counters>,
+    room: Arc<Room>,
     token: [u8; TOKEN_BYTES],
     state: Mutex<State>,
     queued: Event,
@@ -318,6 +321,7 @@ impl Members for Arc<Stage> {
         Subscriber {
             stage: self.clone(),
             id,
+            bytes: self.room.backlog(),
         }
     }
 
@@ -332,6 +336,7 @@ impl Members for Arc<Stage> {
 struct Subscriber {
     stage: Arc<Stage>,
     id: u64,
+    bytes: Backlog,
 }
 
 impl Subscriber {
@@ -343,21 +348,24 @@ impl Subscriber {
 }
 
 impl Outgoing for Subscriber {
-    fn written(&self, messages: usize, _bytes: usize) {
+    fn written(&self, messages: usize, bytes: usize) {
+        self.bytes.remove(bytes);
         self.change(|seat| seat.pending -= messages.min(seat.pending));
         self.stage.progress.notify(usize::MAX);
     }
 
-    fn judge(&self, message: &[u8], waiting: Waiting) -> Verdict {
+    fn judge(&self, message: &[u8], waiting: usize) -> Verdict {
         if let Some(number) = self.stage.mark_number(message) {
             self.change(|seat| seat.seen = Some(number));
             self.stage.progress.notify(usize::MAX);
             return Verdict::Remove;
         }
         let options = &self.stage.options;
-        let over = waiting.messages >= options.hwm_messages()
-            || waiting.messages > 0 && waiting.bytes + message.len() > options.send_hwm_bytes;
-        if over {
+        let fits = waiting < options.hwm_messages()
+            && self
+                .bytes
+                .add(message.len(), waiting == 0, options.send_hwm_bytes);
+        if !fits {
             bump(&self.stage.counters.publish_dropped_peer);
             return Verdict::Remove;
         }

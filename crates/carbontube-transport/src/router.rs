@@ -14,6 +14,7 @@ use zeromq::{
     ZmqMessage,
 };
 
+use crate::backlog::{Backlog, Room};
 use crate::counters::{Counters, add, bump};
 use crate::door::splice::{End, Intake, Outgoing};
 use crate::door::wire::until;
@@ -67,6 +68,7 @@ impl Router {
         let post = Arc::new(Post {
             options: options.clone(),
             counters: counters.clone(),
+            room: Room::new(options.send_all_bytes_max),
             peers: Mutex::default(),
             queue: Mutex::default(),
             queued: Event::new(),
@@ -195,7 +197,8 @@ impl std::fmt::Debug for RouterSender {
 impl RouterSender {
     /// Accepts a message for a peer; never waits.
     ///
-    /// A peer over its high-water mark does not read: it is disconnected and counted.
+    /// A peer over its high-water mark does not read: it is disconnected and counted. The
+    /// mark falls when many don't, so that all together keep to a bound.
     ///
     /// # Errors
     /// When the peer is gone, is over its high-water mark, or the message is invalid.
@@ -213,16 +216,16 @@ impl RouterSender {
 struct Post {
     options: Options,
     counters: Arc<Counters>,
+    room: Arc<Room>,
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
     queue: Mutex<VecDeque<(u64, Message)>>,
     queued: Event,
     settled: Event,
 }
 
-#[derive(Default)]
 struct Peer {
     messages: AtomicUsize,
-    bytes: AtomicUsize,
+    bytes: Backlog,
     dismissed: AtomicBool,
     dismissal: Event,
 }
@@ -247,12 +250,13 @@ impl Post {
         };
         let size = wire_bytes(&message);
         let messages = peer.messages.fetch_add(1, Ordering::AcqRel);
-        let bytes = peer.bytes.fetch_add(size, Ordering::AcqRel);
-        let over = messages >= self.options.hwm_messages()
-            || messages > 0 && bytes + size > self.options.send_hwm_bytes;
-        if over || peer.dismissed.load(Ordering::Acquire) {
+        let fits = messages < self.options.hwm_messages()
+            && !peer.dismissed.load(Ordering::Acquire)
+            && peer
+                .bytes
+                .add(size, messages == 0, self.options.send_hwm_bytes);
+        if !fits {
             peer.messages.fetch_sub(1, Ordering::AcqRel);
-            peer.bytes.fetch_sub(size, Ordering::AcqRel);
             peer.dismissed.store(true, Ordering::Release);
             peer.dismissal.notify(1);
             bump(&self.counters.rejected_full);
@@ -314,7 +318,12 @@ impl Members for Arc<Post> {
     type Member = Correspondent;
 
     fn join(&self, id: u64) -> Correspondent {
-        let peer = Arc::new(Peer::default());
+        let peer = Arc::new(Peer {
+            messages: AtomicUsize::new(0),
+            bytes: self.room.backlog(),
+            dismissed: AtomicBool::new(false),
+            dismissal: Event::new(),
+        });
         self.peers().insert(id, peer.clone());
         Correspondent {
             post: self.clone(),
@@ -333,7 +342,7 @@ struct Correspondent {
 
 impl Outgoing for Correspondent {
     fn written(&self, messages: usize, bytes: usize) {
-        self.peer.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.peer.bytes.remove(bytes);
         if self.peer.messages.fetch_sub(messages, Ordering::AcqRel) == messages {
             self.post.settled.notify(usize::MAX);
         }

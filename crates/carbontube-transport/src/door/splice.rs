@@ -480,7 +480,7 @@ pub(crate) trait Outgoing: Send + Sync {
     fn written(&self, messages: usize, bytes: usize);
 
     /// Decides about a whole message while `waiting` others wait for the network.
-    fn judge(&self, _message: &[u8], _waiting: Waiting) -> Verdict {
+    fn judge(&self, _message: &[u8], _waiting: usize) -> Verdict {
         Verdict::Pass
     }
 
@@ -488,13 +488,6 @@ pub(crate) trait Outgoing: Send + Sync {
     fn reads_on(&self) -> bool {
         false
     }
-}
-
-/// What waits for the network on one connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
 }
 
 /// What happens to an outgoing message.
@@ -680,11 +673,7 @@ impl Outflow {
         let mut all = true;
         for extent in &extents {
             let message = &self.incoming[extent.start..extent.end];
-            let waiting = Waiting {
-                messages: self.ends.len(),
-                bytes: usize::try_from(self.passed - self.done).unwrap_or(usize::MAX),
-            };
-            if outgoing.judge(message, waiting) == Verdict::Pass {
+            if outgoing.judge(message, self.ends.len()) == Verdict::Pass {
                 if !all {
                     self.ready.extend_from_slice(message);
                 }

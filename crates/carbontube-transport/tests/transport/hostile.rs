@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use bytes::Bytes;
 use carbontube_transport::{
     CountersSnapshot, Dealer, Endpoint, Options, Publish, Pull, Push, Router, Subscribe,
 };
@@ -427,5 +428,43 @@ fn oversized_messages_of_our_own_are_refused_before_they_leave() {
         }
         push.send(message("fine")).await.unwrap();
         assert_eq!(text(&soon("fine", pull.recv()).await.unwrap()), "fine");
+    });
+}
+
+#[test]
+fn many_peers_that_do_not_read_share_the_room_of_one_socket() {
+    run(async {
+        let options = Options {
+            send_all_bytes_max: 16 << 20,
+            ..Options::default()
+        };
+        let mut router = Router::open(options, any_port()).await.unwrap();
+        let at = port(&router.local_addresses());
+        let sender = router.sender();
+        let (mut deaf, mut ids) = (Vec::new(), Vec::new());
+        for _ in 0..40 {
+            let mut peer = Raw::meet(at, "DEALER");
+            peer.send(&frame(0, b"hello"));
+            deaf.push(peer);
+            ids.push(soon("hello", router.recv()).await.unwrap().0);
+        }
+        let before = resident_mib();
+        let mut refused = 0;
+        // Each stays below its own limit: 40 times 15 MiB.
+        for _ in 0..240 {
+            for id in &ids {
+                let message = vec![Bytes::from(vec![1; 64 << 10])];
+                refused += usize::from(sender.send(id, message).is_err());
+            }
+            futures_lite::future::yield_now().await;
+        }
+        let grown = resident_mib().saturating_sub(before);
+        assert!(refused > 0 && grown < 250, "{refused} refused, {grown} MiB");
+        let good = Dealer::open(Options::default(), local(at)).await.unwrap();
+        good.send(message("me")).await.unwrap();
+        let (good_id, _) = soon("me", router.recv()).await.unwrap();
+        sender.send(&good_id, message("you")).unwrap();
+        assert_eq!(text(&soon("an answer", good.recv()).await.unwrap()), "you");
+        drop(deaf);
     });
 }
