@@ -1,6 +1,7 @@
 //! The ROUTER for clients: requests in, answers out.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use carbontube_transport::{Message, PeerId, Router, RouterSender, add_delimiter,
 use crate::core::{ClientId, Input};
 use crate::error::SocketRole;
 use crate::intake::size;
-use crate::queue::InputQueue;
+use crate::queue::{Asked, InputQueue};
 use crate::stop::{Stop, Ticks, Wake};
 use crate::tally::Tally;
 
@@ -140,6 +141,23 @@ pub(crate) async fn receive(
                     ),
                 }
             }
+            Ok(input @ Input::Query { .. }) => {
+                clients.asked(client);
+                match queue.ask(client, input, bytes) {
+                    Ok(Asked::Waits) => continue,
+                    Ok(Asked::TooMany) => {}
+                    Err(_) => break,
+                }
+                clients.answered(client, true);
+                tally.api_busy.bump();
+                Refusal {
+                    request: request_number(&frames, codec),
+                    code: Code::Busy,
+                    message: "this connection has asked too much that waits for its answer; \
+                              wait for some"
+                        .to_owned(),
+                }
+            }
             Ok(input) => {
                 // A wait may be answered much later and in parts; the core bounds those.
                 if !matches!(input, Input::Wait { .. }) {
@@ -174,10 +192,14 @@ pub(crate) async fn receive(
 pub(crate) async fn answer(
     sender: RouterSender,
     answers: Receiver<(ClientId, Wire)>,
+    views: Arc<AtomicUsize>,
     clients: Arc<Clients>,
     tally: Arc<Tally>,
 ) {
     while let Ok((id, message)) = answers.recv().await {
+        let is_view = matches!(message, Wire::Answer(_));
+        // Taken off at once: what is encoded is bounded by the socket.
+        views.fetch_sub(usize::from(is_view), Ordering::Relaxed);
         // A wait's answers come later and are bounded by the core; asking is answered here.
         let is_final = !matches!(message, Wire::Ended(_));
         let Some(client) = clients.answered(id, is_final) else {

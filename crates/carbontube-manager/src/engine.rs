@@ -1,9 +1,9 @@
 //! The core's thread: inputs in batches, group commits, and effects in their turn.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender as StdSender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_channel::Sender;
 use carbontube_protocol::message::{Answer, Message};
@@ -22,6 +22,15 @@ use crate::round::{Outside, Round};
 use crate::tally::Tally;
 use crate::watchdog::Beat;
 
+/// Questions get one part in so many of the core's time.
+const QUESTIONS_SHARE: u32 = 4;
+/// The most answers to questions that may wait to be written down for the network.
+const VIEWS_MAX: usize = 4;
+/// The pause of questions while so many wait.
+const VIEWS_PAUSE: Duration = Duration::from_millis(2);
+/// The store is asked no more often how much room it takes.
+const MEASURE_PAUSE: Duration = Duration::from_millis(200);
+
 /// Everything that the core's thread owns.
 pub(crate) struct Engine {
     pub(crate) round: Round,
@@ -36,11 +45,15 @@ pub(crate) struct Surroundings {
     pub(crate) keeper: Keeper,
     pub(crate) pipes: Pipes,
     pub(crate) answers: Sender<(ClientId, Message)>,
+    /// How many of them are answers to questions, which may be large.
+    pub(crate) views: Arc<AtomicUsize>,
     pub(crate) publisher: Publisher,
     pub(crate) tally: Arc<Tally>,
     pub(crate) addresses: ManagerAddresses,
     pub(crate) place: String,
     pub(crate) record: Record,
+    /// When the store was last asked how much room it takes.
+    pub(crate) measured: Option<Instant>,
 }
 
 /// What is left of an engine that ended in order.
@@ -57,17 +70,25 @@ impl Engine {
     /// that the core's work is bounded by one thread.
     pub(crate) fn run(mut self) -> Ended {
         let mut batch = Vec::new();
+        let mut questions_from = Instant::now();
         self.turn();
         while !self.round.is_stopping() {
             let deadline = self.round.core().next_timeout();
             let deadline = deadline.and_then(|at| self.clock.instant(at));
-            if self.queue.take(&mut batch, deadline) == Taken::Closed {
+            if self.surroundings.views.load(Ordering::Relaxed) >= VIEWS_MAX {
+                questions_from = questions_from.max(Instant::now() + VIEWS_PAUSE);
+            }
+            if self.queue.take(&mut batch, deadline, questions_from) == Taken::Closed {
                 break;
             }
             self.beat.begin();
             let now = self.clock.now();
             for input in batch.drain(..) {
+                let asked = matches!(input, Input::Query { .. }).then(Instant::now);
                 self.round.handle(input, now, &mut self.surroundings);
+                if let Some(asked) = asked {
+                    questions_from = Instant::now() + asked.elapsed() * (QUESTIONS_SHARE - 1);
+                }
             }
             // After the inputs: a late heartbeat that is here already shall count.
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -101,8 +122,13 @@ impl Outside for Surroundings {
                 mut message,
             } => {
                 self.complete(&mut message);
+                let is_view = matches!(message, Message::Answer(_));
+                self.views
+                    .fetch_add(usize::from(is_view), Ordering::Relaxed);
                 // Bounded by what each client may have unanswered or wait for.
                 if self.answers.try_send((client, message)).is_err() {
+                    self.views
+                        .fetch_sub(usize::from(is_view), Ordering::Relaxed);
                     self.tally.answers_dropped.bump();
                 }
             }
@@ -127,7 +153,7 @@ impl Outside for Surroundings {
 
 impl Surroundings {
     /// Adds to an answer what only the shell knows.
-    fn complete(&self, message: &mut Message) {
+    fn complete(&mut self, message: &mut Message) {
         let Message::Answer(answer) = message else {
             return;
         };
@@ -143,7 +169,11 @@ impl Surroundings {
                 let shared = self.keeper.shared();
                 stats.journal.disk_bytes = shared.disk_bytes.load(Ordering::Relaxed);
                 stats.counters.extend(self.tally.counters());
-                self.keeper.ask(Task::Measure);
+                // Commits do not wait for whoever asks for figures without end.
+                if self.measured.is_none_or(|at| at.elapsed() >= MEASURE_PAUSE) {
+                    self.measured = Some(Instant::now());
+                    self.keeper.ask(Task::Measure);
+                }
             }
             _ => {}
         }

@@ -175,6 +175,7 @@ impl Manager {
         let (fatal_sender, fatal) = channel();
         let (ended_sender, ended) = async_channel::bounded(1);
         let (answers, answers_receiver) = async_channel::unbounded();
+        let views = Arc::default();
         let (publisher, outgoing) = Publisher::new(sockets.publish, tally.clone());
         let limits = options.core.limits.clone();
         let source = publisher::Source {
@@ -209,6 +210,7 @@ impl Manager {
             spawn(api::answer(
                 sender.clone(),
                 answers_receiver,
+                Arc::clone(&views),
                 clients.clone(),
                 tally.clone(),
             )),
@@ -239,11 +241,13 @@ impl Manager {
                 keeper,
                 pipes,
                 answers,
+                views,
                 publisher: publisher.clone(),
                 tally,
                 addresses: addresses.clone(),
                 place,
                 record: Record::default(),
+                measured: None,
             },
         };
         engine::spawn(engine, fatal_sender, ended_sender).map_err(|source| StartError::Thread {

@@ -2,14 +2,17 @@
 //!
 //! When it is full, whoever reads a socket waits here, does not read on, and
 //! TCP pushes the peer back. What the shell's own parts report is never held up.
+//!
+//! Questions have a way of their own: one can cost the core as much as thousands of
+//! results, and whoever asks a lot shall hold up neither the jobs nor those who ask a little.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use event_listener::Event;
 
-use crate::core::Input;
+use crate::core::{ClientId, Input};
 
 /// The most inputs from peers that wait.
 const INPUTS_MAX: usize = 1024;
@@ -19,6 +22,10 @@ const BYTES_MAX: usize = 64 << 20;
 const BATCH_INPUTS_MAX: usize = 128;
 /// The same in bytes.
 const BATCH_BYTES_MAX: usize = 2 << 20;
+/// The most questions of one client that wait; it is told so at the next one.
+const QUESTIONS_MAX: usize = 64;
+/// The most bytes of all questions that wait; a client that has none may still add one.
+const QUESTION_BYTES_MAX: usize = 16 << 20;
 
 /// Inputs on their way to the core.
 #[derive(Debug, Default)]
@@ -34,7 +41,46 @@ struct State {
     urgent: VecDeque<Input>,
     inputs: VecDeque<(Input, usize)>,
     bytes: usize,
+    questions: Questions,
     closed: bool,
+}
+
+/// What clients ask, in turn: each client's oldest, then the next client's.
+#[derive(Debug, Default)]
+struct Questions {
+    by_client: BTreeMap<ClientId, VecDeque<(Input, usize)>>,
+    turns: VecDeque<ClientId>,
+    bytes: usize,
+}
+
+impl Questions {
+    fn add(&mut self, client: ClientId, input: Input, bytes: usize) -> bool {
+        let waiting = self.by_client.entry(client).or_default();
+        let is_first = waiting.is_empty();
+        let fits =
+            is_first || waiting.len() < QUESTIONS_MAX && self.bytes + bytes <= QUESTION_BYTES_MAX;
+        if fits {
+            waiting.push_back((input, bytes));
+            self.bytes += bytes;
+            if is_first {
+                self.turns.push_back(client);
+            }
+        }
+        fits
+    }
+
+    fn next(&mut self) -> Option<Input> {
+        let client = self.turns.pop_front()?;
+        let waiting = self.by_client.get_mut(&client)?;
+        let (input, bytes) = waiting.pop_front()?;
+        self.bytes -= bytes;
+        if waiting.is_empty() {
+            self.by_client.remove(&client);
+        } else {
+            self.turns.push_back(client);
+        }
+        Some(input)
+    }
 }
 
 /// What [`InputQueue::take`] came back for.
@@ -44,6 +90,15 @@ pub(crate) enum Taken {
     Woken,
     /// Nothing more shall be handled.
     Closed,
+}
+
+/// What became of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It waits for its turn.
+    Waits,
+    /// Its client has too many that wait.
+    TooMany,
 }
 
 /// Nobody takes inputs any more.
@@ -92,6 +147,25 @@ impl InputQueue {
         Ok(None)
     }
 
+    /// Adds a client's question, or refuses it; never waits.
+    pub(crate) fn ask(
+        &self,
+        client: ClientId,
+        input: Input,
+        bytes: usize,
+    ) -> Result<Asked, QueueClosed> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(QueueClosed);
+        }
+        if !state.questions.add(client, input, bytes) {
+            return Ok(Asked::TooMany);
+        }
+        drop(state);
+        self.arrived.notify_one();
+        Ok(Asked::Waits)
+    }
+
     /// Adds what the shell itself reports, ahead of what peers sent.
     pub(crate) fn put_now(&self, input: Input) {
         let mut state = self.lock();
@@ -102,10 +176,23 @@ impl InputQueue {
         }
     }
 
-    /// Waits for inputs or the deadline and moves a batch of them to `batch`.
-    pub(crate) fn take(&self, batch: &mut Vec<Input>, deadline: Option<Instant>) -> Taken {
+    /// Waits for inputs or the deadline and moves a batch of them to `batch`; one question
+    /// at most, and none before `questions_from`.
+    pub(crate) fn take(
+        &self,
+        batch: &mut Vec<Input>,
+        deadline: Option<Instant>,
+        questions_from: Instant,
+    ) -> Taken {
         let mut state = self.lock();
         while !state.closed && state.urgent.is_empty() && state.inputs.is_empty() {
+            let mut deadline = deadline;
+            if !state.questions.turns.is_empty() {
+                if questions_from <= Instant::now() {
+                    break;
+                }
+                deadline = Some(deadline.map_or(questions_from, |at| at.min(questions_from)));
+            }
             let Some(deadline) = deadline else {
                 state = self
                     .arrived
@@ -138,6 +225,9 @@ impl InputQueue {
             bytes += size;
         }
         state.bytes -= bytes;
+        if !state.questions.turns.is_empty() && questions_from <= Instant::now() {
+            batch.extend(state.questions.next());
+        }
         drop(state);
         if taken > 0 {
             self.room.notify(usize::MAX);
@@ -151,6 +241,7 @@ impl InputQueue {
         state.closed = true;
         state.inputs.clear();
         state.urgent.clear();
+        state.questions = Questions::default();
         state.bytes = 0;
         drop(state);
         self.arrived.notify_all();
@@ -170,6 +261,76 @@ mod tests {
         }
     }
 
+    fn take(queue: &InputQueue, batch: &mut Vec<Input>) -> Taken {
+        queue.take(batch, None, Instant::now())
+    }
+
+    fn ask(queue: &InputQueue, client: u64, bytes: usize) -> Asked {
+        // Whatever it is, the queue does not look into it.
+        queue.ask(ClientId(client), gone(client), bytes).unwrap()
+    }
+
+    fn who(input: &Input) -> u64 {
+        match input {
+            Input::ClientGone { client } => client.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn take_gives_one_question_at_a_time_and_each_client_its_turn() {
+        let queue = InputQueue::default();
+        for client in [1, 1, 1, 2, 3] {
+            assert_eq!(ask(&queue, client, 10), Asked::Waits);
+        }
+        let mut order = Vec::new();
+        for _ in 0..5 {
+            let mut batch = Vec::new();
+            take(&queue, &mut batch);
+            assert_eq!(batch.len(), 1, "{batch:?}");
+            order.push(who(&batch[0]));
+        }
+        assert_eq!(order, [1, 2, 3, 1, 1]);
+    }
+
+    #[test]
+    fn take_before_the_time_of_questions_gives_all_else() {
+        let queue = InputQueue::default();
+        ask(&queue, 1, 10);
+        future::block_on(queue.put(gone(2), 1)).unwrap();
+        let later = Instant::now() + std::time::Duration::from_secs(3600);
+        let mut batch = Vec::new();
+        queue.take(&mut batch, None, later);
+        assert_eq!(batch.iter().map(who).collect::<Vec<_>>(), [2]);
+        batch.clear();
+        let soon = Instant::now() + std::time::Duration::from_millis(1);
+        while batch.is_empty() {
+            queue.take(&mut batch, None, soon);
+        }
+        assert_eq!(batch.iter().map(who).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn ask_beyond_what_a_client_may_have_is_refused_to_it_alone() {
+        let queue = InputQueue::default();
+        for _ in 0..QUESTIONS_MAX {
+            assert_eq!(ask(&queue, 1, 10), Asked::Waits);
+        }
+        assert_eq!(ask(&queue, 1, 10), Asked::TooMany);
+        assert_eq!(ask(&queue, 2, 10), Asked::Waits);
+        take(&queue, &mut Vec::new());
+        assert_eq!(ask(&queue, 1, 10), Asked::Waits);
+    }
+
+    #[test]
+    fn ask_beyond_the_bytes_of_all_is_refused_to_those_who_have_some() {
+        let queue = InputQueue::default();
+        assert_eq!(ask(&queue, 1, QUESTION_BYTES_MAX), Asked::Waits);
+        assert_eq!(ask(&queue, 1, 1), Asked::TooMany);
+        assert_eq!(ask(&queue, 2, 1), Asked::Waits);
+        assert_eq!(ask(&queue, 2, 1), Asked::TooMany);
+    }
+
     #[test]
     fn put_beyond_the_bytes_waits_until_the_core_took_some() {
         let queue = InputQueue::default();
@@ -177,7 +338,7 @@ mod tests {
         let mut waiting = Box::pin(queue.put(gone(2), 1));
         assert!(future::block_on(future::poll_once(&mut waiting)).is_none());
         let mut batch = Vec::new();
-        assert_eq!(queue.take(&mut batch, None), Taken::Woken);
+        assert_eq!(take(&queue, &mut batch), Taken::Woken);
         assert_eq!(batch.len(), 1);
         assert_eq!(future::block_on(waiting), Ok(()));
     }
@@ -199,9 +360,12 @@ mod tests {
         drop(waiting);
         let mut batch = Vec::new();
         while batch.len() < INPUTS_MAX {
-            queue.take(&mut batch, Some(Instant::now()));
+            queue.take(&mut batch, Some(Instant::now()), Instant::now());
         }
-        assert_eq!(queue.take(&mut batch, Some(Instant::now())), Taken::Woken);
+        assert_eq!(
+            queue.take(&mut batch, Some(Instant::now()), Instant::now()),
+            Taken::Woken
+        );
         assert_eq!(batch.len(), INPUTS_MAX);
     }
 
@@ -211,7 +375,7 @@ mod tests {
         future::block_on(queue.put(gone(1), 1)).unwrap();
         queue.put_now(Input::PipeUp { pipe: PipeId(1) });
         let mut batch = Vec::new();
-        queue.take(&mut batch, None);
+        take(&queue, &mut batch);
         assert!(matches!(batch[0], Input::PipeUp { .. }), "{batch:?}");
         assert_eq!(batch.len(), 2);
     }
@@ -224,6 +388,6 @@ mod tests {
         assert!(future::block_on(future::poll_once(&mut waiting)).is_none());
         queue.close();
         assert_eq!(future::block_on(waiting), Err(QueueClosed));
-        assert_eq!(queue.take(&mut Vec::new(), None), Taken::Closed);
+        assert_eq!(take(&queue, &mut Vec::new()), Taken::Closed);
     }
 }

@@ -55,6 +55,35 @@ fn waits_that_were_answered_leave_room_for_more_requests() {
 }
 
 #[test]
+fn questions_without_end_are_each_answered_or_refused_and_hold_up_no_job() {
+    run(async {
+        let manager = Running::start(options()).await;
+        let curious = Client::connect(&manager, Codec::Bincode).await;
+        let mut other = Client::connect(&manager, Codec::Bincode).await;
+        // More than one client may have without an answer, in all.
+        for round in 0..4_u64 {
+            for request in 0..400 {
+                curious.send(query(round * 400 + request)).await;
+            }
+            other.enqueue(&[&format!("film-{round}")]).await;
+            for _ in 0..400 {
+                match curious.next().await {
+                    Message::Answer(_) => {}
+                    Message::Refusal(refusal) => assert_eq!(refusal.code, Code::Busy),
+                    message => panic!("{message:?}"),
+                }
+            }
+        }
+        curious.send(query(2000)).await;
+        match curious.next().await {
+            Message::Answer(answer) => assert_eq!(answer.request, 2000),
+            message => panic!("{message:?}"),
+        }
+        manager.stop().await;
+    });
+}
+
+#[test]
 fn req_client_gets_its_delimiter_back() {
     run(async {
         let manager = Running::start(options()).await;
