@@ -87,17 +87,24 @@ impl Core {
         let mut unproven: BTreeSet<WorkerId> = BTreeSet::new();
         let mut unproven_held = 0;
         for (id, worker) in &self.workers.table {
-            if worker.phase == phase && self.workers.is_usable(worker, now) {
-                let credit = self.credit(worker) + u32::from(mutation::is(Mutation::IgnoreCredit));
-                if !self.workers.is_proven(worker) {
-                    unproven_held += worker.held();
-                    if worker.held() < credit {
-                        unproven.insert(*id);
-                    }
-                } else if worker.held() < credit {
+            if worker.phase != phase || worker.lost {
+                continue;
+            }
+            let credit = self.credit(worker) + u32::from(mutation::is(Mutation::IgnoreCredit));
+            if self.workers.is_proven(worker) {
+                if worker.held() < credit && self.workers.is_usable(worker, now) {
                     room += (credit - worker.held()) as usize;
                     by_load.insert((load(worker), *id));
                 }
+                continue;
+            }
+            // Anybody can announce thousands: few of them are looked at closely.
+            unproven_held += worker.held();
+            let is_candidate = worker.held() < credit
+                && unproven.len() < UNPROVEN_MAX as usize
+                && self.workers.is_usable(worker, now);
+            if is_candidate {
+                unproven.insert(*id);
             }
         }
         let few = UNPROVEN_MAX.saturating_sub(unproven_held) as usize;

@@ -184,6 +184,7 @@ impl Core {
             Pipe {
                 address: address.clone(),
                 up: false,
+                up_since: Timestamp::ZERO,
                 original,
                 start,
                 sequence: start,
@@ -269,6 +270,7 @@ impl Core {
             return;
         };
         found.up = true;
+        found.up_since = now;
         let (workers, original) = (found.workers.clone(), found.original);
         if !original {
             let head = self.head(pipe);
@@ -538,7 +540,7 @@ impl Core {
         let suspects: Vec<(AttemptId, bool)> = worker
             .attempts
             .keys()
-            .map(|attempt| (*attempt, worker.may_run(*attempt)))
+            .map(|attempt| (*attempt, self.may_have_run(worker, *attempt)))
             .collect();
         for (attempt, ran) in suspects {
             let held = self
@@ -572,6 +574,20 @@ impl Core {
         self.make_unknown(id);
     }
 
+    /// Whether an attempt may have been running at a worker that is lost, and may be why.
+    ///
+    /// Nobody knows that one which was never shown to receive got it at all. If it did and
+    /// died of it, its connection broke; those who only say that they are workers would
+    /// otherwise condemn each job that is lost with three of them.
+    fn may_have_run(&self, worker: &Worker, attempt: AttemptId) -> bool {
+        let pipe = self.workers.pipes.get(&worker.pipe);
+        let has_broken = pipe.is_none_or(|pipe| {
+            let held = worker.attempts.get(&attempt);
+            !pipe.up || held.is_some_and(|held| held.since < pipe.up_since)
+        });
+        worker.may_run(attempt) && (self.workers.is_proven(worker) || worker.original || has_broken)
+    }
+
     pub(super) fn check_workers(&mut self, now: Timestamp) {
         self.housekeeping_at = None;
         let timeout = self.options.worker_timeout;
@@ -588,8 +604,9 @@ impl Core {
                 self.count("workers_lost", 1);
                 self.publish_worker(id, now, WorkerStatus::Lost);
             }
-            let last_seen = self.workers.table.get(&id).map(|worker| worker.last_seen);
-            if last_seen.is_some_and(|seen| seen + timeout * LOST_KEPT <= now) {
+            let worker = self.workers.table.get(&id);
+            let is_over = worker.is_some_and(|worker| self.is_out_of_view(worker, now));
+            if is_over {
                 self.leave_pipe(id);
                 self.workers.table.remove(&id);
             }
@@ -615,6 +632,16 @@ impl Core {
         if let Some(next) = next {
             self.wake_at(next);
         }
+    }
+
+    /// Whether a silent worker is not even listed any more: anybody can invent hundreds in
+    /// each second, and each that is listed costs a look whenever work is given out.
+    fn is_out_of_view(&self, worker: &Worker, now: Timestamp) -> bool {
+        let timeout = self.options.worker_timeout;
+        // One that the journal names and nobody heard since was a worker once.
+        let was_real = self.workers.is_proven(worker) || worker.original || !worker.heard;
+        let kept = if was_real { LOST_KEPT } else { 1 };
+        worker.lost && worker.last_seen + timeout * kept <= now
     }
 
     pub(super) fn handle_goodbye(&mut self, id: WorkerId, now: Timestamp) {

@@ -123,6 +123,8 @@ impl Worker {
 pub(super) struct Pipe {
     pub(super) address: Address,
     pub(super) up: bool,
+    /// When it last came up.
+    pub(super) up_since: Timestamp,
     pub(super) original: bool,
     /// The number before its first message. Nobody can guess it, so a worker that names a
     /// number from there on has received it.

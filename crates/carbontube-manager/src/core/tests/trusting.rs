@@ -73,6 +73,73 @@ fn invent_again(bed: &mut Bed, n: u8, worker: WorkerId) {
 }
 
 #[test]
+fn invented_worker_that_falls_silent_is_forgotten_at_once() {
+    let mut bed = Bed::new(&["one"]);
+    let real = bed.add_worker(1, "one", 1);
+    for n in 10..60 {
+        invent(&mut bed, n, 1);
+    }
+    assert_eq!(bed.core.workers.table.len(), 51);
+    for _ in 0..6 {
+        bed.pass(Duration::from_secs(1));
+        bed.beat(real);
+    }
+    let left: Vec<&WorkerId> = bed.core.workers.table.keys().collect();
+    assert_eq!(left, [&real]);
+    assert_eq!(bed.core.workers.pipes.len(), 1, "their pipes are closed");
+}
+
+#[test]
+fn real_worker_that_falls_silent_stays_in_view_for_a_while() {
+    let mut bed = Bed::new(&["one"]);
+    let real = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.beat(real);
+    bed.workers.get_mut(&real).expect("there").alive = false;
+    bed.pass(Duration::from_secs(6));
+    assert!(bed.core.workers.table[&real].lost);
+}
+
+#[test]
+fn job_that_is_lost_with_invented_workers_is_no_poison() {
+    let mut bed = Bed::new(&["one"]);
+    let real = bed.add_worker(1, "one", 1);
+    bed.duration = |_| Duration::from_secs(1000);
+    enqueue(&mut bed, 2);
+    bed.beat(real);
+    for n in 10..15 {
+        let invented = invent(&mut bed, n, 1);
+        bed.input(Input::Tick);
+        assert_eq!(held(&bed, invented), 1, "the waiting one goes there");
+        for _ in 0..6 {
+            bed.pass(Duration::from_secs(1));
+            bed.beat(real);
+        }
+        assert_eq!(bed.state("j0001"), Some(JobState::Enqueued));
+    }
+}
+
+#[test]
+fn job_that_takes_new_workers_down_before_they_say_anything_is_poison() {
+    let mut bed = Bed::new(&["one"]);
+    let real = bed.add_worker(1, "one", 1);
+    bed.duration = |_| Duration::from_secs(1000);
+    enqueue(&mut bed, 2);
+    bed.beat(real);
+    for n in 10..13 {
+        let died = invent(&mut bed, n, 1);
+        assert_eq!(held(&bed, died), 1, "the waiting one goes there");
+        let pipe = bed.core.workers.table[&died].pipe;
+        bed.input(Input::PipeDown { pipe });
+        for _ in 0..6 {
+            bed.pass(Duration::from_secs(1));
+            bed.beat(real);
+        }
+    }
+    assert_eq!(bed.state("j0001"), Some(JobState::Failed));
+}
+
+#[test]
 fn real_worker_is_preferred_to_an_idle_invented_one() {
     let mut bed = Bed::new(&["one"]);
     let real = bed.add_worker(1, "one", 10);
