@@ -1,9 +1,10 @@
 //! Hostile peers, each on a thread of its own until it is told to stop.
 //!
 //! They come from other addresses of the loopback network than the honest peers, as
-//! strangers in a network would.
+//! strangers in a network would, and live in a process of their own, so that what they
+//! cost can be told from what they make others spend.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -193,6 +194,43 @@ impl Attackers {
                 })
                 .await;
             });
+        });
+        Ok(())
+    }
+
+    /// Asks for long lists on `count` connections, and subscribes to all events on as many
+    /// more, and reads nothing of it; what is closed is opened again.
+    pub(crate) fn read_nothing(&mut self, api: &str, publish: &str, count: usize) -> Result<()> {
+        let question: Message = QueryRequest {
+            request: 1,
+            query: Query::Workers,
+        }
+        .into();
+        let asked = on_the_wire(&encode(&question, Codec::Bincode));
+        let sides = [
+            (place(api)?, opening("DEALER"), asked),
+            (place(publish)?, opening("SUB"), vec![0, 1, 1]),
+        ];
+        self.add(move |stop, done| {
+            let mut held: Vec<Option<TcpStream>> = (0..count * sides.len()).map(|_| None).collect();
+            while !stop.load(Ordering::Relaxed) {
+                for (index, stream) in held.iter_mut().enumerate() {
+                    let (place, opening, message) = &sides[index % sides.len()];
+                    let is_new = stream.is_none();
+                    if is_new {
+                        *stream = connect_as_stranger(*place).ok();
+                    }
+                    let Some(open) = stream else { continue };
+                    let greeted = !is_new || open.write_all(opening).is_ok();
+                    let said = open.write(message).map_err(|error| error.kind());
+                    if !greeted || said.is_err_and(|kind| kind != ErrorKind::WouldBlock) {
+                        *stream = None;
+                    } else {
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
         });
         Ok(())
     }
@@ -422,6 +460,29 @@ fn slow_script() -> Vec<u8> {
     greeting
 }
 
+/// A whole handshake of one side.
+fn opening(kind: &str) -> Vec<u8> {
+    let mut bytes = slow_script();
+    bytes.push(0);
+    let mut body = b"\x05READY\x0bSocket-Type".to_vec();
+    body.extend((kind.len() as u32).to_be_bytes());
+    body.extend(kind.as_bytes());
+    bytes.extend([4, body.len() as u8]);
+    bytes.extend(body);
+    bytes
+}
+
+/// A message as ZMTP has it; its frames are short.
+fn on_the_wire(frames: &[Bytes]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (index, frame) in frames.iter().enumerate() {
+        let more = u8::from(index + 1 < frames.len());
+        bytes.extend([more, frame.len() as u8]);
+        bytes.extend_from_slice(frame);
+    }
+    bytes
+}
+
 fn place(target: &str) -> Result<SocketAddrV4> {
     let place = target.strip_prefix("tcp://");
     let place = place.with_context(|| format!("{target} is no tcp address"))?;
@@ -455,7 +516,7 @@ fn is_closed(stream: &mut TcpStream) -> bool {
     let mut bytes = [0; 256];
     match stream.read(&mut bytes) {
         Ok(count) => count == 0,
-        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
     }
 }
 

@@ -17,6 +17,7 @@ mod scenario;
 mod viewers;
 mod web_bench;
 mod web_page;
+mod strangers;
 
 use std::process::ExitCode;
 
@@ -40,13 +41,14 @@ enum Verb {
     Pictures(pictures::Pictures),
     Client(client::Client),
     Viewers(viewers::Viewers),
+    Strangers(strangers::Strangers),
 }
 
 fn main() -> ExitCode {
     let trials: Trials = argh::from_env();
-    // A client has no children, and takes signals in its own way.
-    let is_client = matches!(trials.verb, Verb::Client(_));
-    if !is_client && let Err(error) = end_children_on_signals() {
+    // These have no children, and take signals in their own way.
+    let is_child = matches!(trials.verb, Verb::Client(_) | Verb::Strangers(_));
+    if !is_child && let Err(error) = end_children_on_signals() {
         eprintln!("error: {error:#}");
         return ExitCode::FAILURE;
     }
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Pictures(pictures) => pictures::run(&pictures),
         Verb::Client(client) => client::run(&client),
         Verb::Viewers(viewers) => viewers::run(&viewers),
+        Verb::Strangers(strangers) => strangers::run(&strangers),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,6 +26,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use argh::FromArgs;
 
 pub(crate) use figures::{Figures, PHASES, cluster, order, plan, settle, wait_for};
+pub(crate) use hostile::garbage;
 pub(crate) use judge::{judge, judge_beside};
 pub(crate) use load::sleepers;
 
@@ -84,7 +85,7 @@ enum Needs {
     Nothing,
     Root,
     Redis,
-    /// Minutes, gigabytes, or a verdict that is open still: only where it is named.
+    /// Minutes and gigabytes: only where it is named.
     Patience,
 }
 
@@ -120,7 +121,7 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
         attack::silent_connections,
         Needs::Nothing,
     ),
-    ("attack", attack::attack, Needs::Patience),
+    ("attack", attack::attack, Needs::Nothing),
     ("upgrade", upgrade::upgrade, Needs::Nothing),
     ("restart-100k", restart::restart_100k, Needs::Nothing),
     ("restart-1m", restart::restart_1m, Needs::Patience),

@@ -1,21 +1,19 @@
 //! Strangers attack a manager and its workers, of every socket, while honest work goes on.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use async_std::task;
 use file_catalogue::read_ledgers;
 
-use super::hostile::garbage;
 use super::load::{Load, sleepers};
 use super::{Figures, PHASES, Size, judge, plan, settle, wait_for};
-use crate::attackers::{Attackers, dead_port, silent_port};
 use crate::cluster::Cluster;
 use crate::feeder::Told;
-use crate::process::{open_files, resident_kib};
+use crate::process::{open_files, peak_kib, processor_time, resident_kib};
+use crate::strangers::Attack;
 
 /// A short patience: what an invented worker was given comes back after it.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,8 +36,40 @@ struct Honest {
     processes: Vec<u32>,
     before_kib: Vec<u64>,
     files_before: usize,
+    /// The work before anybody attacked.
+    calm: Spell,
+    /// By how much the manager grew meanwhile: it keeps what it knows of ended jobs.
+    calm_kib: u64,
+}
+
+/// What was done in a while, and at which cost.
+struct Spell {
+    /// Jobs that ended.
+    jobs: usize,
     /// Jobs that ended in each second.
-    calm_rate: f64,
+    rate: f64,
+    /// Processors that were busy with the manager, with its workers, and with the
+    /// client and the judge of this process.
+    busy: [f64; 3],
+}
+
+impl Spell {
+    /// Jobs for each second that a processor spent on them.
+    fn jobs_by_processor(&self) -> f64 {
+        self.rate / self.busy.iter().sum::<f64>().max(0.01)
+    }
+}
+
+impl fmt::Display for Spell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [manager, workers, harness] = self.busy;
+        write!(
+            f,
+            "{:.0} jobs/s (processors: manager {manager:.2}, workers {workers:.2}, harness \
+             {harness:.2})",
+            self.rate
+        )
+    }
 }
 
 impl Honest {
@@ -55,15 +85,17 @@ impl Honest {
         let load = Load::start(&cluster, cluster.client()?, jobs, WINDOW);
         // Everything has been used once before anything is compared.
         load.advance(1000)?;
-        let calm_rate = rate(&load, Duration::from_secs(size.of(3, 8)));
         let mut processes = vec![cluster.manager().id()];
         for index in 0..cluster.workers() {
             processes.push(cluster.worker(index).id());
         }
-        let before_kib = processes
+        let young_kib = resident_kib(processes[0])?;
+        let calm = spell(&load, &processes, Duration::from_secs(size.of(3, 8)))?;
+        let before_kib: Vec<u64> = processes
             .iter()
             .map(|id| resident_kib(*id))
             .collect::<Result<_>>()?;
+        let calm_kib = before_kib[0].saturating_sub(young_kib);
         let files_before = open_files(processes[0])?;
         Ok(Honest {
             cluster,
@@ -71,8 +103,27 @@ impl Honest {
             processes,
             before_kib,
             files_before,
-            calm_rate,
+            calm,
+            calm_kib,
         })
+    }
+
+    /// The growth in words.
+    fn growth(&self, [manager, workers]: [u64; 2], meanwhile: &Spell) -> String {
+        format!(
+            "the manager grew by {:.1} MiB at most with {} jobs done (before by {:.1} MiB with \
+             {}), a worker by {:.1} MiB",
+            mib(manager),
+            meanwhile.jobs,
+            mib(self.calm_kib),
+            self.calm.jobs,
+            mib(workers)
+        )
+    }
+
+    /// Lets the work go on for a while, and tells what came of it.
+    fn spell(&self, during: Duration) -> Result<Spell> {
+        spell(&self.load, &self.processes, during)
     }
 
     /// The manager's sockets and then the workers'.
@@ -88,13 +139,13 @@ impl Honest {
         targets
     }
 
-    /// The most that a process has grown by since before the attack, in KiB.
-    fn growth_kib(&self) -> Result<u64> {
-        let mut most = 0;
-        for (id, before) in self.processes.iter().zip(&self.before_kib) {
-            most = most.max(resident_kib(*id)?.saturating_sub(*before));
-        }
-        Ok(most)
+    /// How much larger the manager was at its largest than before the attack, and which
+    /// was the most of any worker, in KiB.
+    fn growth_kib(&self) -> Result<[u64; 2]> {
+        let each = self.processes.iter().zip(&self.before_kib);
+        let grown = each.map(|(id, before)| Ok(peak_kib(*id)?.saturating_sub(*before)));
+        let grown = grown.collect::<Result<Vec<u64>>>()?;
+        Ok([grown[0], grown[1..].iter().copied().max().unwrap_or(0)])
     }
 
     /// A client and a worker that were not there before the attack get in.
@@ -131,11 +182,27 @@ impl Honest {
     }
 }
 
-/// Jobs that end in each second, over a while.
-fn rate(load: &Load, during: Duration) -> f64 {
-    let (started, before) = (Instant::now(), load.ended());
+/// What is done in a while; the first of `processes` is the manager, the others workers.
+fn spell(load: &Load, processes: &[u32], during: Duration) -> Result<Spell> {
+    let spent = || -> Result<[Duration; 3]> {
+        let workers = processes[1..].iter().map(|id| processor_time(*id));
+        Ok([
+            processor_time(processes[0])?,
+            workers.sum::<Result<_>>()?,
+            processor_time(std::process::id())?,
+        ])
+    };
+    let (started, ended, before) = (Instant::now(), load.ended(), spent()?);
     std::thread::sleep(during);
-    (load.ended() - before) as f64 / started.elapsed().as_secs_f64()
+    let after = spent()?;
+    let seconds = started.elapsed().as_secs_f64();
+    let busy = |of: usize| (after[of] - before[of]).as_secs_f64() / seconds;
+    let jobs = load.ended() - ended;
+    Ok(Spell {
+        jobs,
+        rate: jobs as f64 / seconds,
+        busy: [busy(0), busy(1), busy(2)],
+    })
 }
 
 /// The longest time from a job's confirmation to its end, among those of a span.
@@ -159,27 +226,28 @@ pub(super) fn silent_connections(size: Size) -> Result<Figures> {
     let targets = honest.targets();
     let silent = size.of(800, 2000) / targets.len();
     let slow = size.of(10, 25);
-    let mut attackers = Attackers::new();
-    attackers.hold(&targets, silent, false)?;
-    attackers.hold(&targets, slow, true)?;
+    let attack = Attack::start(folder.path(), &targets, silent, slow, None);
     let all = (silent + slow) * targets.len();
-    wait_for("silent connections", || Ok(attackers.done() >= all as u64))?;
+    wait_for("silent connections", || {
+        Ok(attack.report()?.raw >= all as u64)
+    })?;
     let got_in = honest.newcomers_get_in()?;
     // Longer than a handshake may take, so that the first of them were closed.
-    let during = rate(&honest.load, Duration::from_secs(size.of(8, 30)));
+    let during = honest.spell(Duration::from_secs(size.of(8, 30)))?;
     let (files, grown) = (open_files(honest.processes[0])?, honest.growth_kib()?);
-    let opened = attackers.done();
-    attackers.end();
+    let opened = attack.report()?.raw;
+    attack.end();
     let figures = honest.finish()?;
     let delay = longest_delay(&honest.cluster, &honest.load.told)?;
-    let share = share(during, honest.calm_rate);
+    let share = share(during.rate, honest.calm.rate);
     let more = format!(
-        "{all} silent and slow connections on {} sockets, {opened} in all, {share} % of the \
-         throughput before ({:.0}/s), newcomers got in within {:.2} s, most growth {grown} KiB, \
-         the manager had {} files open and {files} meanwhile, longest delay of a job {:.2} s",
+        "{all} silent and slow connections on {} sockets, {opened} in all; before {}, meanwhile \
+         {during}: {share} %; newcomers got in within {:.2} s, {}, it had {} files open before and \
+         {files} meanwhile, longest delay of a job {:.2} s",
         targets.len(),
-        honest.calm_rate,
+        honest.calm,
         got_in.as_secs_f64(),
+        honest.growth(grown, &during),
         honest.files_before,
         delay.as_secs_f64()
     );
@@ -197,52 +265,34 @@ pub(super) fn attack(size: Size) -> Result<Figures> {
     let folder = tempfile::tempdir()?;
     let mut honest = Honest::start(folder.path(), size)?;
     let targets = honest.targets();
-    let [pull, sub, api] = ["pull", "sub", "api"].map(|kind| honest.cluster.address(kind));
-    let (_listener, silent) = silent_port()?;
-    let taken = Arc::new(AtomicU64::new(0));
-
-    let mut raw = Attackers::new();
-    raw.throw(&targets, garbage)?;
-    raw.hold(&targets, size.of(60, 200), false)?;
-    raw.hold(&targets, size.of(10, 25), true)?;
-    let mut floods = Attackers::new();
-    floods.flood_pull(&pull)?;
-    floods.flood_api(&api)?;
-    floods.pose_as_managers(&targets[4])?;
-    let mut liars = Attackers::new();
-    // Nowhere, at a port that never answers, at the manager itself, at another's address.
-    let places = vec![
-        dead_port()?,
-        silent,
-        pull.clone(),
-        api,
-        targets[4].clone(),
-        targets[6].clone(),
-    ];
-    liars.announce(&sub, places, PHASES[0])?;
-    liars.swallow(&sub, PHASES[0], taken.clone())?;
-
-    let during = rate(&honest.load, Duration::from_secs(size.of(10, 40)));
+    let (silent, slow) = (size.of(60, 200), size.of(10, 25));
+    let attack = Attack::start(folder.path(), &targets, silent, slow, Some(PHASES[0]));
+    let (started, began) = (attack.processor_time()?, Instant::now());
+    let during = honest.spell(Duration::from_secs(size.of(10, 40)))?;
+    let attackers =
+        (attack.processor_time()? - started).as_secs_f64() / began.elapsed().as_secs_f64();
     let got_in = honest.newcomers_get_in()?;
     let (files, grown) = (open_files(honest.processes[0])?, honest.growth_kib()?);
-    let done = [&raw, &floods, &liars].map(Attackers::done);
-    raw.end();
-    floods.end();
-    liars.end();
+    let done = attack.report()?;
+    attack.end();
+    let after = honest.spell(Duration::from_secs(size.of(3, 8)))?;
     let figures = honest.finish()?;
     let delay = longest_delay(&honest.cluster, &honest.load.told)?;
-    let share = share(during, honest.calm_rate);
+    let share = share(during.rate, honest.calm.rate);
+    let cost = 100.0 * during.jobs_by_processor() / honest.calm.jobs_by_processor();
     let more = format!(
         "{} connections and pieces of garbage, {} stray messages, {} lying heartbeats, {} pipe \
-         messages swallowed; {share} % of the throughput before ({:.0}/s), newcomers got in \
-         within {:.2} s, most growth {grown} KiB, the manager had {} files open and {files} \
+         messages swallowed by attackers that used {attackers:.2} processors; before {}, \
+         meanwhile {during}, afterwards {after}; throughput {share} %, by processor time {cost:.0} \
+         %; newcomers got in within {:.2} s, {}, it had {} files open before and {files} \
          meanwhile, longest delay of a job {:.2} s",
-        done[0],
-        done[1],
-        done[2],
-        taken.load(Ordering::Relaxed),
-        honest.calm_rate,
+        done.raw,
+        done.stray,
+        done.lies,
+        done.taken,
+        honest.calm,
         got_in.as_secs_f64(),
+        honest.growth(grown, &during),
         honest.files_before,
         delay.as_secs_f64()
     );
@@ -250,13 +300,17 @@ pub(super) fn attack(size: Size) -> Result<Figures> {
     Ok(figures.saying(more))
 }
 
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
+
 fn share(during: f64, before: f64) -> u64 {
     (during * 100.0 / before.max(1.0)) as u64
 }
 
-fn check(more: &str, grown_kib: u64, share: u64, delay: Duration) -> Result<()> {
+fn check(more: &str, grown_kib: [u64; 2], share: u64, delay: Duration) -> Result<()> {
     ensure!(
-        grown_kib < GROWTH_MAX_KIB,
+        grown_kib.iter().all(|kib| *kib < GROWTH_MAX_KIB),
         "a process grew too much: {more}"
     );
     ensure!(share >= SHARE_MIN, "the pipeline was held up: {more}");

@@ -109,7 +109,7 @@ fn hostile_server(cluster: &mut crate::cluster::Cluster) -> Result<usize> {
 }
 
 /// What to send, before, in and after a handshake.
-pub(super) fn garbage(random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
+pub(crate) fn garbage(random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
     let mut noise = vec![0; 4096];
     random.fill(&mut noise);
     // ZMTP 3.0: signature, version, mechanism NULL, as-server, filler.
