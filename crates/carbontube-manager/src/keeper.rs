@@ -225,6 +225,7 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::VecDeque;
     use std::sync::mpsc;
+    use std::time::Instant;
 
     use carbontube_storage::{Faults, Memory, NextCommit};
 
@@ -265,7 +266,10 @@ mod tests {
             let mut taken = self.taken.borrow_mut();
             if taken.is_empty() {
                 let mut batch = Vec::new();
-                assert_eq!(self.queue.take(&mut batch, None), Taken::Woken);
+                assert_eq!(
+                    self.queue.take(&mut batch, None, Instant::now()),
+                    Taken::Woken
+                );
                 taken.extend(batch);
             }
             taken.pop_front().expect("a woken queue has an input")

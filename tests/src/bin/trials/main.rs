@@ -14,10 +14,10 @@ mod pictures;
 mod process;
 mod proxy;
 mod scenario;
+mod strangers;
 mod viewers;
 mod web_bench;
 mod web_page;
-mod strangers;
 
 use std::process::ExitCode;
 

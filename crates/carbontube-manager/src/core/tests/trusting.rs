@@ -126,7 +126,7 @@ fn job_that_takes_new_workers_down_before_they_say_anything_is_poison() {
     bed.duration = |_| Duration::from_secs(1000);
     enqueue(&mut bed, 2);
     bed.beat(real);
-    for n in 10..13 {
+    for n in 10..12 {
         let died = invent(&mut bed, n, 1);
         assert_eq!(held(&bed, died), 1, "the waiting one goes there");
         let pipe = bed.core.workers.table[&died].pipe;
@@ -135,6 +135,18 @@ fn job_that_takes_new_workers_down_before_they_say_anything_is_poison() {
             bed.pass(Duration::from_secs(1));
             bed.beat(real);
         }
+    }
+    let new = invent(&mut bed, 12, 1);
+    assert_eq!(
+        held(&bed, new),
+        0,
+        "it is not tried again where nobody knows what becomes of it"
+    );
+    bed.finish(real, "j0000", Outcome::Success, "");
+    assert_eq!(bed.runs(real), ["j0001"]);
+    bed.workers.get_mut(&real).expect("there").alive = false;
+    for _ in 0..6 {
+        bed.pass(Duration::from_secs(1));
     }
     assert_eq!(bed.state("j0001"), Some(JobState::Failed));
 }
