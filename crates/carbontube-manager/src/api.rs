@@ -194,6 +194,7 @@ pub(crate) async fn answer(
     answers: Receiver<(ClientId, Wire)>,
     views: Arc<AtomicUsize>,
     clients: Arc<Clients>,
+    queue: Arc<InputQueue>,
     tally: Arc<Tally>,
 ) {
     while let Ok((id, message)) = answers.recv().await {
@@ -213,6 +214,7 @@ pub(crate) async fn answer(
         if let Err(error) = sender.send(&client.peer, frames) {
             log::debug!("an answer was dropped: {error}");
             tally.answers_dropped.bump();
+            queue.forget(id);
         }
     }
 }
@@ -229,6 +231,7 @@ pub(crate) async fn sweep(
         for (id, peer) in clients.all() {
             if !sender.is_connected(&peer) {
                 clients.forget(id);
+                queue.forget(id);
                 // Behind the client's own requests, or a wait could come after its end.
                 let _ = queue.put(Input::ClientGone { client: id }, 0).await;
             }

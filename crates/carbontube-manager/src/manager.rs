@@ -212,6 +212,7 @@ impl Manager {
                 answers_receiver,
                 Arc::clone(&views),
                 clients.clone(),
+                queue.clone(),
                 tally.clone(),
             )),
             spawn(api::sweep(

@@ -69,6 +69,14 @@ impl Questions {
         fits
     }
 
+    /// Nobody waits for the answers any more.
+    fn forget(&mut self, client: ClientId) {
+        if let Some(waiting) = self.by_client.remove(&client) {
+            self.bytes -= waiting.iter().map(|(_, bytes)| bytes).sum::<usize>();
+            self.turns.retain(|turn| *turn != client);
+        }
+    }
+
     fn next(&mut self) -> Option<Input> {
         let client = self.turns.pop_front()?;
         let waiting = self.by_client.get_mut(&client)?;
@@ -164,6 +172,12 @@ impl InputQueue {
         drop(state);
         self.arrived.notify_one();
         Ok(Asked::Waits)
+    }
+
+    /// Drops the questions of a client that is gone: whoever comes back under ever new
+    /// numbers would otherwise have a turn for each of them.
+    pub(crate) fn forget(&self, client: ClientId) {
+        self.lock().questions.forget(client);
     }
 
     /// Adds what the shell itself reports, ahead of what peers sent.
@@ -320,6 +334,21 @@ mod tests {
         assert_eq!(ask(&queue, 2, 10), Asked::Waits);
         take(&queue, &mut Vec::new());
         assert_eq!(ask(&queue, 1, 10), Asked::Waits);
+    }
+
+    #[test]
+    fn questions_of_a_client_that_is_gone_take_nobodys_turn() {
+        let queue = InputQueue::default();
+        for client in [1, 1, 2] {
+            ask(&queue, client, QUESTION_BYTES_MAX / 4);
+        }
+        queue.forget(ClientId(1));
+        queue.forget(ClientId(7));
+        let mut batch = Vec::new();
+        take(&queue, &mut batch);
+        assert_eq!(batch.iter().map(who).collect::<Vec<_>>(), [2]);
+        assert_eq!(ask(&queue, 3, 1), Asked::Waits);
+        assert_eq!(ask(&queue, 3, QUESTION_BYTES_MAX / 2), Asked::Waits);
     }
 
     #[test]
