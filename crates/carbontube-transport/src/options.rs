@@ -84,7 +84,7 @@ impl Options {
             unfinished_bytes_max: 512 << 20,
             send_hwm_messages: 10_000,
             send_hwm_bytes: 16 << 20,
-            send_all_bytes_max: 128 << 20,
+            send_all_bytes_max: 32 << 20,
             receive_hwm_messages: 1024,
             receive_hwm_bytes: 16 << 20,
             handshake_timeout: Duration::from_secs(5),
