@@ -449,16 +449,23 @@ impl Topics {
                 return Err(End::Topics);
             }
             self.count += 1;
-            *self.held.entry(topic.to_vec()).or_default() += 1;
+            let held = self.held.entry(topic.to_vec()).or_default();
+            *held += 1;
+            // The crate blocks a thread of the executor with each one that it reads while
+            // it publishes: it gets no more of them than change something.
+            if *held > 1 {
+                return Ok(());
+            }
         } else {
             let Some(held) = self.held.get_mut(topic) else {
                 return Ok(());
             };
             *held -= 1;
-            if *held == 0 {
-                self.held.remove(topic);
-            }
             self.count -= 1;
+            if *held > 0 {
+                return Ok(());
+            }
+            self.held.remove(topic);
         }
         let length = topic.len() + 1;
         match u8::try_from(length) {
