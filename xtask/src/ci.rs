@@ -45,6 +45,7 @@ pub(crate) fn run(without_test: bool) -> Result<()> {
     }
     fuzz::run_briefly(FUZZ_INPUTS)?;
     sim::run_seeds(SIM_SEEDS)?;
+    sim::find_mutations(SIM_SEEDS)?;
     trials::run_trial("scenario", &["--all", "--short"])?;
     println!("ci: all good");
     Ok(())

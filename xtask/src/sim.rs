@@ -26,21 +26,17 @@ pub(crate) fn become_simulator(arguments: &[String]) -> Result<()> {
     Err(error).context("starting the simulator")
 }
 
-/// Invariants with findings that are open (docs/simulator.md): told, and not counted.
-const OPEN: [&str; 4] = [
-    "repeated_executions_have_a_cause",
-    "nothing_repeats_without_a_disturbance",
-    "history_is_bounded",
-    "everything_settles_when_faults_stop",
-];
-
 /// The seeds that once failed, then so many from the first on.
 pub(crate) fn run_seeds(seeds: u64) -> Result<()> {
-    let mut arguments = vec!["--seeds".to_owned(), seeds.to_string()];
-    for invariant in OPEN {
-        arguments.extend(["--tolerate".to_owned(), invariant.to_owned()]);
-    }
+    let arguments = ["--seeds".to_owned(), seeds.to_string()];
     cargo::step("simulator", &mut prepared(&arguments)?)
+}
+
+/// Each deliberate fault is found by one of so many seeds.
+pub(crate) fn find_mutations(seeds: u64) -> Result<()> {
+    let seeds = seeds.to_string();
+    let arguments = ["--mutations".to_owned(), "--seeds".to_owned(), seeds];
+    cargo::step("deliberate faults", &mut prepared(&arguments)?)
 }
 
 fn prepared(arguments: &[String]) -> Result<Command> {

@@ -116,7 +116,7 @@ fn plan(sim: &Sim, mutation: Option<Mutation>) -> Plan {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Plan {
         first: match mutation {
-            Some(_) => Vec::new(),
+            Some(mutation) => runner::finders(mutation),
             None => runner::regressions(),
         },
         from: sim.from,

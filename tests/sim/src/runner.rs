@@ -15,6 +15,8 @@ use crate::world::{self, Outcome};
 
 /// Seeds that once failed.
 const REGRESSIONS: &str = include_str!("../../regressions/seeds.txt");
+/// Seeds that find deliberate faults which few find.
+const FINDERS: &str = include_str!("../../regressions/mutations.txt");
 
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -56,6 +58,16 @@ pub struct Summary {
     pub took: Duration,
     /// The world that took longest, and how long.
     pub slowest: (Duration, u64),
+}
+
+/// Seeds by which a deliberate fault was found before, to be tried first.
+pub fn finders(mutation: Mutation) -> Vec<u64> {
+    let lines = FINDERS.lines().filter(|line| !line.starts_with('#'));
+    let words = lines.filter_map(|line| line.split_once(' '));
+    let of_this = words.filter(|(name, _)| *name == mutation.name());
+    of_this
+        .filter_map(|(_, seed)| seed.trim().parse().ok())
+        .collect()
 }
 
 /// The seeds that once failed, in order.

@@ -402,6 +402,7 @@ impl Core {
         let job = no.and_then(|no| self.jobs.job(no));
         let Some(((no, job), phase)) = no.zip(job).zip(phase).filter(|((_, job), phase)| {
             job.phase == *phase
+                && no.is_some_and(|no| self.may_be_of(attempt, no))
                 && job.state != JobState::Failed
                 && job.rare.as_ref().and_then(|rare| rare.settled) != Some(attempt)
                 && !self.settled.was_taken(attempt)

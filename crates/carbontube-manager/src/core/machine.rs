@@ -384,6 +384,11 @@ impl Core {
         index.and_then(|index| u16::try_from(index).ok())
     }
 
+    /// Whether an attempt can be one of this very job, and not of a former one of its id.
+    pub(super) fn may_be_of(&self, attempt: AttemptId, no: JobNo) -> bool {
+        attempt.epoch == self.epoch || !self.jobs.is_new(no)
+    }
+
     /// The place now of a phase that stood at `phase` when the attempt was made.
     pub(super) fn phase_now(&self, attempt: AttemptId, phase: u16) -> Option<u16> {
         if attempt.epoch == self.epoch {

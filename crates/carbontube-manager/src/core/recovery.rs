@@ -359,6 +359,7 @@ impl Recovery {
             });
             journal.settle(no, found.home, found.bytes);
         }
+        jobs.recovered();
         let last_ticket = tickets.last().copied().unwrap_or(0);
         jobs.next_ticket = last_ticket + 1;
         let is_new = self.state.is_none();

@@ -224,7 +224,8 @@ impl Core {
         if mutation::is(Mutation::TakeResultTwice) && matches!(result.outcome, Outcome::Success) {
             return Some(no);
         }
-        if self.phase_now(result.attempt, result.phase) != Some(job.phase)
+        if !self.may_be_of(result.attempt, no)
+            || self.phase_now(result.attempt, result.phase) != Some(job.phase)
             || job.state == JobState::Failed
             || settled == Some(result.attempt)
             || self.settled.was_taken(result.attempt)

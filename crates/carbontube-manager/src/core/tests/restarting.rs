@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use carbontube_protocol::message::{Goodbye, JobState, ManagerState, Outcome};
+use carbontube_protocol::message::{AttemptResult, Goodbye, JobState, ManagerState, Outcome};
 use carbontube_protocol::{JobType, ManagerId};
 use carbontube_storage::Log;
 
@@ -358,4 +358,38 @@ fn results_that_are_not_durable_count_as_held_by_a_worker_that_is_gone_after_a_r
         counted >= begun as u64,
         "{begun} began before, {counted} are counted"
     );
+}
+
+/// Found by the simulator, seed 1525.
+#[test]
+fn result_of_a_job_of_an_earlier_life_decides_nothing_about_a_new_one_of_its_id() {
+    let options = CoreOptions {
+        history_jobs_max: 0,
+        ..CoreOptions::default()
+    };
+    let mut bed = Bed::with(pipeline(&["one"]), options);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.workers.get_mut(&worker).expect("it is there").slots = 1;
+    let attempt = bed.workers[&worker].running[0].1.attempt;
+    bed.finish(worker, "a", Outcome::Success, "{\"old\":1}");
+    bed.enqueue(&["b"]);
+    bed.finish(worker, "b", Outcome::Success, "");
+    bed.restart();
+    bed.enqueue(&["a"]);
+    assert_eq!(bed.runs(worker), ["a"], "it is a job of its own");
+    bed.result(
+        worker,
+        AttemptResult {
+            attempt,
+            job: id("a"),
+            phase: 0,
+            started_at: bed.now,
+            finished_at: bed.now,
+            outcome: Outcome::Success,
+            instructions: bytes::Bytes::from_static(b"{\"old\":1}"),
+        },
+    );
+    assert_eq!(bed.state("a"), Some(JobState::Running));
+    assert_eq!(bed.stats().reruns, 0);
 }
