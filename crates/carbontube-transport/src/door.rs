@@ -9,6 +9,7 @@ pub(crate) mod private;
 pub(crate) mod reach;
 pub(crate) mod scanner;
 pub(crate) mod splice;
+mod topics;
 pub(crate) mod wire;
 pub(crate) mod zmtp;
 

@@ -1,9 +1,10 @@
 //! PUB: publishes to many subscribers and waits for none of them.
 //!
 //! The crate drops silently when its queues of 100,000 messages fill. They
-//! never do here: now and then a mark that only our own streams subscribe to
-//! goes through the crate, and no more than a few marks may be under way. So
-//! every drop happens in our hands, by whole messages, and is counted.
+//! never do here: now and then a mark that our own streams look for goes
+//! through the crate, and no more than a few marks may be under way. So
+//! every drop happens in our hands, by whole messages, and is counted. What a
+//! subscriber wants is matched in our hands too, see `door/topics.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use zeromq::{PubSocket, Socket, SocketSend, ZmqMessage};
 use crate::backlog::{Backlog, Room};
 use crate::counters::{Counters, bump};
 use crate::door::Door;
-use crate::door::splice::{Intake, Outgoing, Verdict};
+use crate::door::splice::{Intake, Outgoing, Replies, Verdict};
 use crate::door::wire::until;
 use crate::door::zmtp::Kind;
 use crate::hub::{Hub, Member, Members};
@@ -326,9 +327,8 @@ impl Members for Arc<Stage> {
     }
 
     fn introduction(&self) -> Vec<u8> {
-        let mut bytes = vec![0, 1 + TOKEN_BYTES as u8, 1];
-        bytes.extend(self.token);
-        bytes
+        // One subscription to everything: what the peer wants is matched on the way out.
+        vec![0, 1, 1]
     }
 }
 
@@ -354,10 +354,13 @@ impl Outgoing for Subscriber {
         self.stage.progress.notify(usize::MAX);
     }
 
-    fn judge(&self, message: &[u8], waiting: usize) -> Verdict {
+    fn judge(&self, message: &[u8], waiting: usize, replies: &Replies) -> Verdict {
         if let Some(number) = self.stage.mark_number(message) {
             self.change(|seat| seat.seen = Some(number));
             self.stage.progress.notify(usize::MAX);
+            return Verdict::Remove;
+        }
+        if !replies.wants(message) {
             return Verdict::Remove;
         }
         let options = &self.stage.options;

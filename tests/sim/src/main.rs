@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use argh::FromArgs;
 use carbontube_mutation::Mutation;
-use carbontube_sim::invariants::Violation;
 use carbontube_sim::parameters::Parameters;
 use carbontube_sim::runner::{self, Plan, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -40,9 +39,6 @@ struct Sim {
     /// go on after a failure, and list all
     #[argh(switch)]
     keep_going: bool,
-    /// an invariant whose failures are told and do not count: open questions (repeatable)
-    #[argh(option)]
-    tolerate: Vec<String>,
     /// how many worlds at a time (as many as there are cores)
     #[argh(option)]
     threads: Option<usize>,
@@ -78,13 +74,7 @@ fn run(sim: &Sim) -> Result<bool> {
     let summary = runner::run(&plan, &|_| bar.inc(1));
     bar.finish_and_clear();
     print_summary(&summary);
-    let mut failed = 0;
     for (seed, violation) in &summary.failures {
-        if is_tolerated(sim, violation) {
-            println!("seed {seed} is open: {}", shortened(&violation.to_string()));
-            continue;
-        }
-        failed += 1;
         println!("seed {seed} failed: {}", shortened(&violation.to_string()));
         let with = sim
             .mutation
@@ -92,11 +82,7 @@ fn run(sim: &Sim) -> Result<bool> {
             .map_or(String::new(), |name| format!(" --mutation {name}"));
         println!("  replay: cargo xtask sim --seed {seed}{with} --trace");
     }
-    Ok((failed == 0) != mutation.is_some())
-}
-
-fn is_tolerated(sim: &Sim, violation: &Violation) -> bool {
-    sim.tolerate.iter().any(|name| name == violation.invariant)
+    Ok(summary.failures.is_empty() != mutation.is_some())
 }
 
 fn named(name: &str) -> Result<Mutation> {
@@ -126,7 +112,7 @@ fn plan(sim: &Sim, mutation: Option<Mutation>) -> Plan {
             .map(|minutes| Instant::now() + Duration::from_secs_f64(minutes.max(0.0) * 60.0)),
         threads: sim.threads.unwrap_or(cores),
         mutation,
-        keep_going: sim.keep_going || !sim.tolerate.is_empty(),
+        keep_going: sim.keep_going,
     }
 }
 

@@ -1,12 +1,11 @@
 //! Moves bytes between a peer and our own crate socket, in both directions, as whole messages.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use crate::Options;
 use crate::counters::{Counters, add, bump};
 
 use super::scanner::{Extent, Found, Scanner, Violation, first_frame, is_single_frame};
+use super::topics::Topics;
 use super::wire::Wire;
 use super::zmtp;
 
@@ -133,12 +133,44 @@ pub(crate) struct Replies {
     pongs: Mutex<Vec<u8>>,
     added: Event,
     passed: AtomicBool,
+    topics: Mutex<Topics>,
 }
 
 impl Replies {
     /// Whether the peer sent anything that our crate socket has to read.
     pub(crate) fn has_passed(&self) -> bool {
         self.passed.load(Ordering::Acquire)
+    }
+
+    /// Whether the peer has subscribed to what a message is about.
+    pub(crate) fn wants(&self, message: &[u8]) -> bool {
+        self.topics().wants(first_frame(message))
+    }
+
+    /// Takes a message from a subscriber: it must be a subscription within limits.
+    fn subscription(
+        &self,
+        message: &[u8],
+        options: &Options,
+        counters: &Counters,
+    ) -> Result<(), End> {
+        match first_frame(message).split_first() {
+            Some((1, topic)) if is_single_frame(message) => return self.subscribe(topic, options),
+            Some((0, topic)) if is_single_frame(message) => self.topics().cancel(topic),
+            _ => bump(&counters.messages_unexpected),
+        }
+        Ok(())
+    }
+
+    fn subscribe(&self, topic: &[u8], options: &Options) -> Result<(), End> {
+        match self.topics().subscribe(topic, options) {
+            true => Ok(()),
+            false => Err(End::Topics),
+        }
+    }
+
+    fn topics(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, pong: &[u8]) -> bool {
@@ -211,7 +243,6 @@ pub(crate) async fn take_in(
         buffer: rest,
         read_bytes: READ_BYTES_MIN,
         share: Share::default(),
-        topics: Topics::default(),
         unfinished_since: None,
         timer: None,
     };
@@ -229,7 +260,6 @@ struct Inflow {
     buffer: Vec<u8>,
     read_bytes: usize,
     share: Share,
-    topics: Topics,
     /// When the unfinished message began, and when it last grew.
     unfinished_since: Option<(Instant, Instant)>,
     timer: Option<Timer>,
@@ -248,14 +278,13 @@ impl Inflow {
         loop {
             let mut messages = 0;
             let mut verdict = Ok(());
-            let (topics, buffer) = (&mut self.topics, &mut self.buffer);
-            self.scanner.scan(buffer, |found| match found {
+            self.scanner.scan(&mut self.buffer, |found| match found {
                 Found::Message(_, message) if intake == Intake::Topics && verdict.is_ok() => {
-                    verdict = topics.message(message, options, counters);
+                    verdict = replies.subscription(message, options, counters);
                 }
                 Found::Message(..) => messages += 1,
                 Found::Command(payload) if verdict.is_ok() => {
-                    verdict = command(payload, intake, topics, options, counters, replies);
+                    verdict = command(payload, intake, options, counters, replies);
                 }
                 Found::Command(_) => {}
             })?;
@@ -267,10 +296,6 @@ impl Inflow {
                     replies.passed.store(true, Ordering::Release);
                     let whole = &self.buffer[..complete];
                     own.write_all(whole).await.map_err(inner)?;
-                }
-                Intake::Topics if !self.topics.passed.is_empty() => {
-                    let passed = std::mem::take(&mut self.topics.passed);
-                    own.write_all(&passed).await.map_err(inner)?;
                 }
                 Intake::Nothing => add(&counters.messages_unexpected, messages),
                 Intake::Messages | Intake::Topics => {}
@@ -389,7 +414,6 @@ impl Inflow {
 fn command(
     payload: &[u8],
     intake: Intake,
-    topics: &mut Topics,
     options: &Options,
     counters: &Counters,
     replies: &Replies,
@@ -399,13 +423,11 @@ fn command(
             Some(pong) if replies.add(&pong) => bump(&counters.pings_answered),
             _ => bump(&counters.commands_dropped),
         },
-        // ZMTP 3.1 subscribes by command; the crate knows the message form only.
+        // ZMTP 3.1 subscribes by command.
         Some((b"SUBSCRIBE", topic)) if intake == Intake::Topics => {
-            topics.change(1, topic, options)?;
+            replies.subscribe(topic, options)?;
         }
-        Some((b"CANCEL", topic)) if intake == Intake::Topics => {
-            topics.change(0, topic, options)?;
-        }
+        Some((b"CANCEL", topic)) if intake == Intake::Topics => replies.topics().cancel(topic),
         Some((b"ERROR", reason)) => {
             let reason = reason.get(1..).unwrap_or_default().escape_ascii();
             return Err(End::Broken(format!("the peer reports: {reason}")));
@@ -415,79 +437,13 @@ fn command(
     Ok(())
 }
 
-/// The subscriptions of one peer, as many as the crate would keep for it.
-#[derive(Default)]
-struct Topics {
-    held: HashMap<Vec<u8>, usize>,
-    count: usize,
-    /// Subscriptions for the crate, as messages.
-    passed: Vec<u8>,
-}
-
-impl Topics {
-    /// Takes a message from a subscriber: it must be a subscription within limits.
-    fn message(
-        &mut self,
-        message: &[u8],
-        options: &Options,
-        counters: &Counters,
-    ) -> Result<(), End> {
-        match first_frame(message).split_first() {
-            Some((&verb @ (0 | 1), topic)) if is_single_frame(message) => {
-                self.change(verb, topic, options)
-            }
-            _ => {
-                bump(&counters.messages_unexpected);
-                Ok(())
-            }
-        }
-    }
-
-    fn change(&mut self, verb: u8, topic: &[u8], options: &Options) -> Result<(), End> {
-        if verb == 1 {
-            if topic.len() > options.topic_bytes_max || self.count >= options.topics_max {
-                return Err(End::Topics);
-            }
-            self.count += 1;
-            let held = self.held.entry(topic.to_vec()).or_default();
-            *held += 1;
-            // The crate blocks a thread of the executor with each one that it reads while
-            // it publishes: it gets no more of them than change something.
-            if *held > 1 {
-                return Ok(());
-            }
-        } else {
-            let Some(held) = self.held.get_mut(topic) else {
-                return Ok(());
-            };
-            *held -= 1;
-            self.count -= 1;
-            if *held > 0 {
-                return Ok(());
-            }
-            self.held.remove(topic);
-        }
-        let length = topic.len() + 1;
-        match u8::try_from(length) {
-            Ok(short) => self.passed.extend([0, short]),
-            Err(_) => {
-                self.passed.push(zmtp::FLAG_LONG);
-                self.passed.extend((length as u64).to_be_bytes());
-            }
-        }
-        self.passed.push(verb);
-        self.passed.extend(topic);
-        Ok(())
-    }
-}
-
 /// Who is told what became of messages on their way out.
 pub(crate) trait Outgoing: Send + Sync {
     /// Whole messages were written to the network.
     fn written(&self, messages: usize, bytes: usize);
 
     /// Decides about a whole message while `waiting` others wait for the network.
-    fn judge(&self, _message: &[u8], _waiting: usize) -> Verdict {
+    fn judge(&self, _message: &[u8], _waiting: usize, _replies: &Replies) -> Verdict {
         Verdict::Pass
     }
 
@@ -570,12 +526,12 @@ impl Outflow {
     ) -> Result<std::convert::Infallible, End> {
         let mut listener = replies.added.listen();
         self.add_pongs(replies);
-        self.pass_on(outgoing)?;
+        self.pass_on(outgoing, replies)?;
         loop {
             let blocked = !self.write(peer, outgoing, counters)?;
             let reading = !blocked || outgoing.reads_on();
             if reading && self.read(own)? {
-                self.pass_on(outgoing)?;
+                self.pass_on(outgoing, replies)?;
                 continue;
             }
             let pong = future::poll_fn(|cx| {
@@ -664,7 +620,7 @@ impl Outflow {
     }
 
     /// Moves whole messages from `incoming` to `ready`, as the judge says.
-    fn pass_on(&mut self, outgoing: &dyn Outgoing) -> Result<(), End> {
+    fn pass_on(&mut self, outgoing: &dyn Outgoing, replies: &Replies) -> Result<(), End> {
         let mut extents: Vec<Extent> = Vec::new();
         self.scanner
             .scan(&mut self.incoming, |found| {
@@ -680,7 +636,7 @@ impl Outflow {
         let mut all = true;
         for extent in &extents {
             let message = &self.incoming[extent.start..extent.end];
-            if outgoing.judge(message, self.ends.len()) == Verdict::Pass {
+            if outgoing.judge(message, self.ends.len(), replies) == Verdict::Pass {
                 if !all {
                     self.ready.extend_from_slice(message);
                 }
