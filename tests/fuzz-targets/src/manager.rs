@@ -402,8 +402,8 @@ fn check(bed: &Bed) {
     assert!(bed.pipes.len() <= 2 * options.workers_max, "too many pipes");
 }
 
-/// Where a job stands, as far as the journal has to know it: that the time it waits for
-/// has come is not worth a record.
+/// Where a job stands, as the journal has to know it. A manager that starts looks at the
+/// clock, too: what is due is not waited for.
 fn standing(core: &Core, now: Timestamp) -> Vec<(String, u16, u32, Option<Timestamp>)> {
     let mut all: Vec<_> = core
         .live_jobs()

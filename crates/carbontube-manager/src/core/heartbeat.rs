@@ -473,11 +473,12 @@ impl Core {
                 self.count("attempts_of_others", 1);
             }
             (JobState::Enqueued, _) => self.adopt(id, no, held, phase, now),
-            // It was due and handed out before the restart, by a clock that was ahead.
+            // It was handed out before the restart by a manager that did not journal so.
             (JobState::Scheduled, _) if attempt.epoch < self.epoch => {
                 self.jobs.transition(no, JobState::Enqueued, now, |job| {
                     job.rare().until = None;
                 });
+                self.journal_due(no);
                 self.adopt(id, no, held, phase, now);
             }
             _ => self.send_cancel(id, attempt),
