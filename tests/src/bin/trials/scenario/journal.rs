@@ -181,6 +181,10 @@ enum Record {
     Duplicate {
         cause: Cause,
     },
+    Due {
+        id: JobId,
+        ticket: u64,
+    },
 }
 
 /// The number of a variant, which is all that is needed of it.
@@ -330,6 +334,9 @@ impl JournalSays {
             }
             Record::Rerun { jobs, .. } => self.reruns += jobs,
             Record::Duplicate { .. } => self.duplicates += 1,
+            Record::Due { id, .. } => {
+                self.live.insert(id.to_string(), Standing::Ready);
+            }
         }
         Ok(())
     }
