@@ -162,10 +162,12 @@ impl Core {
         }
         if decides {
             self.settled.take(attempt);
-            let last = self.journal.last;
+            let (last, durable) = (self.journal.last, self.journal.durable);
             if let Some(worker) = self.workers.table.get_mut(&worker)
                 && !mutation::is(Mutation::ForgetUndecided)
             {
+                // One behind a device may report for ever what others were handed.
+                worker.forget_durable(durable);
                 worker.decided.push_back(last);
             }
         }

@@ -72,6 +72,13 @@ impl Worker {
 
     /// How many attempts a manager that is killed now might not know the end of.
     pub(super) fn undecided(&mut self, durable: RecordSeq) -> u32 {
+        self.forget_durable(durable);
+        let decided = u32::try_from(self.decided.len()).unwrap_or(u32::MAX);
+        self.held().saturating_add(decided)
+    }
+
+    /// What is durable is known to whoever comes after.
+    pub(super) fn forget_durable(&mut self, durable: RecordSeq) {
         while self
             .decided
             .front()
@@ -79,8 +86,6 @@ impl Worker {
         {
             self.decided.pop_front();
         }
-        let decided = u32::try_from(self.decided.len()).unwrap_or(u32::MAX);
-        self.held().saturating_add(decided)
     }
 
     /// Takes an attempt off it.

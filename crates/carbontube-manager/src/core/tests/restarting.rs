@@ -393,3 +393,15 @@ fn result_of_a_job_of_an_earlier_life_decides_nothing_about_a_new_one_of_its_id(
     assert_eq!(bed.state("a"), Some(JobState::Running));
     assert_eq!(bed.stats().reruns, 0);
 }
+
+#[test]
+fn results_that_are_durable_are_not_kept_in_mind_for_a_worker_that_is_handed_nothing_more() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 20);
+    let jobs: Vec<String> = (0..20).map(|n| format!("j{n}")).collect();
+    bed.enqueue(&jobs.iter().map(String::as_str).collect::<Vec<_>>());
+    for job in &jobs {
+        bed.finish(worker, job, Outcome::Success, "");
+    }
+    assert_eq!(bed.core.workers.table[&worker].decided.len(), 1);
+}
