@@ -127,6 +127,11 @@ impl Browser {
         browser
     }
 
+    /// Empties the browser's cache: the next page comes whole from its server.
+    pub fn forget_cache(&self) {
+        self.devtools("Network.clearBrowserCache", json!({}));
+    }
+
     /// Makes the window another one.
     pub fn resize(&self, window: Window) {
         let scheme = if window.dark { "dark" } else { "light" };
