@@ -36,6 +36,10 @@ const LEASE_WAIT: Duration = Duration::from_secs(12);
 /// How long a thread that hangs may hold up the end.
 const END_MAX: Duration = Duration::from_secs(10);
 
+/// The most bytes of events that wait for viewers, all of them together. A viewer that
+/// misses some sees the gap and asks anew, so less is held for it than for who asked.
+const VIEWERS_BYTES_MAX: usize = 16 << 20;
+
 /// A manager that serves one pipeline.
 #[derive(Debug)]
 pub struct Manager {
@@ -97,6 +101,8 @@ impl Sockets {
             addresses.iter().cloned().map(Endpoint::Bind).collect()
         };
         let transport = &options.transport;
+        let mut viewers = transport.clone();
+        viewers.send_all_bytes_max = viewers.send_all_bytes_max.min(VIEWERS_BYTES_MAX);
         Ok(Sockets {
             pull: Pull::open(transport.clone(), options.pull.clone())
                 .await
@@ -107,7 +113,7 @@ impl Sockets {
             api: Router::open(transport.clone(), bind(&options.api))
                 .await
                 .map_err(socket(SocketRole::Api))?,
-            publish: Publish::open(transport.clone(), bind(&options.publish))
+            publish: Publish::open(viewers, bind(&options.publish))
                 .await
                 .map_err(socket(SocketRole::Publish))?,
         })

@@ -638,7 +638,7 @@ impl Outflow {
             let message = &self.incoming[extent.start..extent.end];
             if outgoing.judge(message, self.ends.len(), replies) == Verdict::Pass {
                 if !all {
-                    self.ready.extend_from_slice(message);
+                    put(&mut self.ready, message);
                 }
                 self.passed += message.len() as u64;
                 self.ends.push_back((self.passed, message.len()));
@@ -647,7 +647,7 @@ impl Outflow {
                 }
             } else if all {
                 all = false;
-                self.ready.extend_from_slice(&self.incoming[..extent.start]);
+                put(&mut self.ready, &self.incoming[..extent.start]);
             }
         }
         if all && self.ready.is_empty() {
@@ -656,13 +656,23 @@ impl Outflow {
             self.ready = std::mem::replace(&mut self.incoming, tail);
         } else {
             if all {
-                self.ready.extend_from_slice(&self.incoming[..complete]);
+                put(&mut self.ready, &self.incoming[..complete]);
             }
             self.incoming.drain(..complete);
         }
         self.scanner.removed(complete);
         Ok(())
     }
+}
+
+/// Puts bytes behind what waits for the network. What waits for a peer that does not read
+/// is bounded, so the room for it grows by a quarter instead of to the double.
+fn put(ready: &mut Vec<u8>, bytes: &[u8]) {
+    if ready.capacity() - ready.len() < bytes.len() {
+        let more = bytes.len().max(ready.len() / 4).max(READ_BYTES_MIN);
+        ready.reserve_exact(more);
+    }
+    ready.extend_from_slice(bytes);
 }
 
 /// Ends a stream in order: the peer reads everything, then we leave.

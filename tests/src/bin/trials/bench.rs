@@ -173,6 +173,7 @@ fn start(folder: &std::path::Path, phases: &[&str], slots: u32) -> Result<Cluste
         settings: "",
         storage: None,
         worker_timeout: crate::cluster::WORKER_TIMEOUT,
+        history_jobs: None,
     };
     let mut cluster = Cluster::start(folder, &plan)?.without_ledgers();
     for phase in phases {

@@ -29,7 +29,12 @@ pub(crate) struct Plan<'a> {
     pub(crate) storage: Option<String>,
     /// After how much silence the manager takes a worker for lost.
     pub(crate) worker_timeout: Duration,
+    /// How many ended jobs the manager keeps; `None` is the manager's own default.
+    pub(crate) history_jobs: Option<u64>,
 }
+
+/// The manager's own `--history-jobs`.
+const HISTORY_JOBS: u64 = 100_000;
 
 /// The processes, their folder and their addresses.
 pub(crate) struct Cluster {
@@ -50,6 +55,7 @@ pub(crate) struct Cluster {
     /// What was done to whom. Processes are noted here, links by whoever cuts them.
     pub(crate) faults: FaultLog,
     worker_timeout: Duration,
+    history_jobs: Option<u64>,
     /// When all workers were last looked after.
     revived_us: u64,
     ledgers: bool,
@@ -207,6 +213,7 @@ impl Cluster {
             worker_ids: BTreeMap::new(),
             faults: FaultLog::default(),
             worker_timeout: plan.worker_timeout,
+            history_jobs: plan.history_jobs,
             revived_us: now_us(),
             ledgers: true,
         };
@@ -238,8 +245,15 @@ impl Cluster {
             format!("--storage={}", self.storage),
             format!("--worker-timeout={}ms", self.worker_timeout.as_millis()),
         ];
+        let history = self.history_jobs.iter();
+        arguments.extend(history.map(|jobs| format!("--history-jobs={jobs}")));
         arguments.extend(self.manager_more.iter().cloned());
         arguments
+    }
+
+    /// How many ended jobs the manager keeps.
+    pub(crate) fn history_jobs(&self) -> u64 {
+        self.history_jobs.unwrap_or(HISTORY_JOBS)
     }
 
     /// Starts the manager, on the same ports as before.

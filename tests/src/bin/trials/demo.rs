@@ -64,6 +64,7 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
         settings: "attempts = 5\nbackoff = \"100ms..2s\"",
         storage: None,
         worker_timeout: WORKER_TIMEOUT,
+        history_jobs: None,
     };
     let mut cluster = Cluster::start(folder.path(), &plan)?;
     let page = demo.web.then(|| Page::open(&cluster));

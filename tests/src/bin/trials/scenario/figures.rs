@@ -127,6 +127,7 @@ pub(crate) fn plan(settings: &str) -> Plan<'_> {
         settings,
         storage: None,
         worker_timeout: WORKER_TIMEOUT,
+        history_jobs: None,
     }
 }
 

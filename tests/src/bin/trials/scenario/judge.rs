@@ -60,6 +60,7 @@ pub(crate) fn judge_beside(
         worker_timeout: cluster.worker_timeout(),
         misbehaving: misbehaving.iter().map(JobId::to_string).collect(),
         journal,
+        history_jobs: cluster.history_jobs(),
     };
     let mut figures = evidence.compare()?;
     evidence.check_counts(&figures, stats.reruns, stats.duplicates)?;
@@ -117,6 +118,8 @@ struct Evidence {
     worker_timeout: Duration,
     misbehaving: BTreeSet<String>,
     journal: Option<JournalSays>,
+    /// How many ended jobs the history keeps.
+    history_jobs: u64,
 }
 
 impl Evidence {
@@ -396,8 +399,8 @@ impl Evidence {
             .values()
             .filter(|past| past.state == JobState::Success)
             .count();
-        // The history forgets the oldest beyond 100,000.
-        let is_whole = journal.success < 100_000;
+        // The history forgets the oldest beyond these.
+        let is_whole = journal.success < self.history_jobs;
         for job in self.confirmed.keys() {
             let past = journal.past.get(job);
             let ended = past.is_some_and(|past| past.state == JobState::Success);

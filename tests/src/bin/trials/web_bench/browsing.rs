@@ -41,17 +41,15 @@ const USUAL_PACE_MS: u64 = 250;
 
 /// Notes when the pipeline's name is on the page, and when a worker is shown as lost.
 const NOTE_SIGHTS: &str = "
-window.sights = {lostAt: []};
+window.sights = {lostAt: {}};
 window.messages = 0;
 const listen = EventSource.prototype.addEventListener;
 EventSource.prototype.addEventListener = function (name, listener, ...more) {
   return listen.call(this, name, (event) => { window.messages += 1; return listener.call(this, event); }, ...more);
 };
-const lost = new Set();
 new MutationObserver(() => {
   if (!window.sights.dataMs && document.querySelector('[data-phase]')) window.sights.dataMs = performance.now();
-  const shown = document.querySelectorAll('.worker[data-status=lost]').length;
-  if (shown > window.sights.lostAt.length) window.sights.lostAt.push(Date.now());
+  for (const each of document.querySelectorAll('.worker[data-status=lost]')) window.sights.lostAt[each.dataset.worker] ??= Date.now();
 }).observe(document, {childList: true, subtree: true, attributes: true, characterData: true});
 ";
 
@@ -182,18 +180,19 @@ pub(super) fn lost(bench: &Bench, report: &mut Report) -> Result<()> {
     let mut took = Vec::new();
     for kill in 0..KILLS {
         let index = cluster.add_worker(PHASES[kill % 2], 4);
+        let id = json!(cluster.worker(index).told("worker"));
         browser.go("about:blank");
         show(&browser, &page.url(), "workers");
-        let count = "return document.querySelectorAll('.worker[data-status=available]').length";
+        let find = "return document.querySelector(`[data-worker='${arguments[0]}']`)?.dataset.status ?? null";
         wait_until("the new worker on the page", || {
-            (browser.script(count, &[]).as_u64() == Some(3)).then_some(())
+            let status = browser.script(find, std::slice::from_ref(&id));
+            (status == "available").then_some(())
         });
-        let before = browser.script("return window.sights.lostAt.length", &[]);
         let killed_ms = now_us() as f64 / 1e3;
         cluster.kill_worker(index);
         let seen_ms = wait_until("the lost worker on the page", || {
             let find = "return window.sights.lostAt[arguments[0]] ?? null";
-            browser.script(find, std::slice::from_ref(&before)).as_f64()
+            browser.script(find, std::slice::from_ref(&id)).as_f64()
         });
         took.push((seen_ms - killed_ms) / 1e3);
     }

@@ -122,6 +122,7 @@ fn cluster(folder: &Path, bench: &Bench, timeout: Duration) -> Result<Cluster> {
         settings: "",
         storage: None,
         worker_timeout: timeout,
+        history_jobs: None,
     };
     let mut cluster = Cluster::start(folder, &plan)?.without_ledgers();
     for phase in PHASES {

@@ -23,6 +23,7 @@ fn said(first: &[Run], second: &[Run], faults: &[Fault]) -> String {
         confirmed: BTreeMap::from([("job".to_owned(), 0)]),
         faults: faults.to_vec(),
         worker_timeout: Duration::from_secs(2),
+        history_jobs: 100_000,
         ..Evidence::default()
     };
     for (phase, runs) in PHASES.into_iter().zip([first, second]) {
