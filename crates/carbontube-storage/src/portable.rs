@@ -1,7 +1,7 @@
 //! A whole store in one file, to keep, to move, or to save from damage.
 //!
 //! ```text
-//! header   magic `CTEX`, format version 1; 1 if confirmed commits are lost, else 0;
+//! header   magic `CTEX`, format version 1; 1 if confirmed commits are lost or may be, else 0;
 //!          two zero bytes; identity, 16 bytes;
 //!          first and next page of the journal and of the history, 8 bytes each;
 //!          length of the pipeline's name, 2 bytes, and the name; CRC32C of it all
@@ -78,7 +78,8 @@ pub struct Imported {
     pub pages: u64,
     /// Pages that were lost and stand there empty.
     pub lost: u64,
-    /// Whether it is older than what was confirmed: the last commits were lost.
+    /// Whether it is older than what was confirmed, or may be: the last commits were lost, or
+    /// nothing is left that would tell.
     pub is_older: bool,
 }
 
@@ -115,7 +116,8 @@ pub fn import(
     if plan.is_older && lost == LostPages::Refuse {
         return Err(bad(
             file,
-            "the last commits that were confirmed were lost before it was made",
+            "the last commits that were confirmed were lost before it was made, or what would tell \
+             was lost",
         ));
     }
     match parsed {
@@ -211,7 +213,9 @@ fn write_all(examined: &mut Examined, path: &Path) -> Result<(), StoreError> {
 fn header(examined: &Examined) -> Result<Vec<u8>, String> {
     let report = &examined.report;
     let mut bytes = MAGIC.to_vec();
-    let is_older = u8::from(report.commits_lost > 0);
+    // Without a head nobody knows which page was the last one.
+    let is_headless = report.commit.is_none() && !report.is_sound();
+    let is_older = u8::from(report.commits_lost > 0 || is_headless);
     bytes.extend_from_slice(&[FORMAT_VERSION, is_older, 0, 0]);
     bytes.extend_from_slice(&examined.identity);
     for log in Log::ALL {

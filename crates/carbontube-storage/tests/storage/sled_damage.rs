@@ -270,6 +270,33 @@ fn export_of_an_older_copy_is_not_taken_for_the_whole() {
     assert_eq!(pages(store.as_mut()), expected);
 }
 
+/// Without a head nobody can tell whether the last pages that are left are the last there were.
+#[test]
+fn export_without_a_readable_head_is_not_taken_for_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("journal");
+    journal(&place);
+    let data = place.join("db/db");
+    let mut bytes = fs::read(&data).unwrap();
+    let heads: Vec<usize> = (0..bytes.len() - 4)
+        .filter(|at| &bytes[*at..*at + 4] == b"CTHD")
+        .collect();
+    assert!(!heads.is_empty());
+    for at in heads {
+        bytes[at] ^= 0xff;
+    }
+    fs::write(&data, bytes).unwrap();
+    let report = examine(&uri(&place), &options()).unwrap();
+    assert_eq!(report.commit, None, "{report}");
+    let file = dir.path().join("export");
+    export(&uri(&place), &options(), &file).unwrap();
+    let again = dir.path().join("again");
+    let error = import(&file, &uri(&again), &options(), LostPages::Refuse).unwrap_err();
+    assert!(error.to_string().contains("commits"), "{error}");
+    let imported = import(&file, &uri(&again), &options(), LostPages::GiveUp).unwrap();
+    assert!(imported.is_older, "{imported:?}");
+}
+
 #[test]
 fn export_that_is_cut_or_changed_is_refused_and_nothing_is_made() {
     let dir = tempfile::tempdir().unwrap();

@@ -95,7 +95,7 @@ pub(crate) fn import(arguments: ImportArguments) -> Outcome<Exit> {
         }))?;
     } else {
         let older = match imported.is_older {
-            true => "; the last commits that were confirmed are not among them",
+            true => "; the last commits that were confirmed may not be among them",
             false => "",
         };
         print(&format!(
