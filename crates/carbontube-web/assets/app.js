@@ -32,6 +32,8 @@ const main = document.getElementById("main");
 let place = { key: null, view: "map", rest: [], parameters: new URLSearchParams() };
 let view = null;
 let drawing = false;
+// Whether the token was asked for and not given.
+let declined = false;
 
 /** Where a view is: what stands behind the `#`. */
 export function href(key, name, rest = [], parameters = {}) {
@@ -116,7 +118,12 @@ export function listenAgain() {
 
 const stream = new Stream((event, data) => {
   take(event, data);
-  if (event === "hello") note(data);
+  if (event === "hello") {
+    declined = false;
+    note(data);
+  }
+  // A stream gives no status when it is refused: ask whether a token is needed.
+  if (event === "broken" && !declined) get("/api/v1/overview").catch(() => {});
   if (event === "pipelines" && (view?.key ?? null) !== wanted()) open();
   else if (event === "clock" && view && isList() && view.key !== "all") open();
   view?.heard?.(event, data);
@@ -298,6 +305,7 @@ hooks.token = async () => {
     el("form", { on: { submit: (event) => { event.preventDefault(); close(input.value); } } }, el("p", {}, "Give the token that carbontube web was started with."), input, el("div", { class: "row end" }, el("button", { type: "submit" }, "Open"))),
   ]);
   asking = false;
+  declined = !token;
   if (!token) return;
   try {
     await post("/api/v1/session", { token });
@@ -313,6 +321,4 @@ hooks.token = async () => {
 colours(false);
 place = read();
 window.addEventListener("hashchange", go);
-// A stream gives no status when it is refused: ask once whether a token is needed.
-get("/api/v1/overview").catch(() => {});
 open();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::options::WebOptions;
 use crate::request::{Problem, Request};
-use crate::sessions::{Sessions, same};
+use crate::sessions::{Lease, Sessions, same};
 
 /// The cookie of a session.
 pub(crate) const COOKIE: &str = "carbontube_session";
@@ -85,22 +85,34 @@ impl Access {
 
     /// Refuses who shows neither the token nor a session.
     pub(crate) fn check_token(&self, request: &Request) -> Result<(), Problem> {
-        if !self.needs_token() {
+        if !self.needs_token() || self.shows_token(request) || self.session(request).is_some() {
             return Ok(());
         }
+        let message = "a token is needed: Authorization: Bearer TOKEN, or POST /api/v1/session";
+        Err(Problem::new(401, "token", message))
+    }
+
+    /// The session that what is asked for must not outlive: there is none where no token is
+    /// needed, or where the token itself is shown.
+    pub(crate) fn lease(&self, request: &Request) -> Option<Lease> {
+        match self.needs_token() && !self.shows_token(request) {
+            true => self.session(request),
+            false => None,
+        }
+    }
+
+    fn session(&self, request: &Request) -> Option<Lease> {
+        self.sessions.lease(request.cookie(COOKIE)?)
+    }
+
+    fn shows_token(&self, request: &Request) -> bool {
         let shown = request.header("authorization").and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme
                 .eq_ignore_ascii_case("bearer")
                 .then_some(token.trim())
         });
-        let by_token = shown.is_some_and(|token| self.is_token(token));
-        let session = request.cookie(COOKIE);
-        if by_token || session.is_some_and(|secret| self.sessions.is_open(secret)) {
-            return Ok(());
-        }
-        let message = "a token is needed: Authorization: Bearer TOKEN, or POST /api/v1/session";
-        Err(Problem::new(401, "token", message))
+        shown.is_some_and(|token| self.is_token(token))
     }
 
     pub(crate) fn read_only(&self) -> bool {

@@ -435,7 +435,7 @@ async fn stream_page(
     let mut reader = stream.clone();
     let mut chatter = 0;
     loop {
-        let news = async { Some(page.next().await) };
+        let news = page.next();
         let gone = async {
             // A page says nothing more; when reading ends, it has left. One that does say
             // more would keep this busy for as long as it does.

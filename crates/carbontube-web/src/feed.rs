@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::api::overview::pipeline_view;
 use crate::api::workers::worker_view;
 use crate::logs::LogFilter;
+use crate::sessions::Lease;
 use crate::state::{Hub, ViewState, wall};
 
 /// How often a page hears at least how old its picture is.
@@ -99,6 +100,8 @@ pub(crate) struct Page {
     log_seen: u64,
     sent: Option<Instant>,
     clock: Option<Instant>,
+    /// The session that it must not outlive.
+    lease: Option<Lease>,
     _seat: Seat,
 }
 
@@ -108,6 +111,7 @@ impl Page {
         wish: Wish,
         hello: serde_json::Value,
         pace: Duration,
+        lease: Option<Lease>,
         seat: Seat,
     ) -> Page {
         let last = hub.logs().last();
@@ -122,6 +126,7 @@ impl Page {
             log_seen,
             sent: None,
             clock: None,
+            lease,
             _seat: seat,
         }
     }
@@ -139,8 +144,8 @@ fn put(out: &mut Vec<u8>, event: &str, data: &impl Serialize) {
 }
 
 impl Page {
-    /// Waits for news and puts them into bytes.
-    pub(crate) async fn next(&mut self) -> Vec<u8> {
+    /// Waits for news and puts them into bytes; `None` once nobody may have them any more.
+    pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         if let Some(hello) = self.hello.take() {
             out.extend_from_slice(b"retry: 1000\n");
@@ -159,7 +164,7 @@ impl Page {
             }
             if !out.is_empty() {
                 self.sent = Some(Instant::now());
-                return out;
+                return self.is_allowed().then_some(out);
             }
             let next = self.clock.map_or_else(Instant::now, |clock| clock + CLOCK);
             let tick = async {
@@ -167,6 +172,10 @@ impl Page {
             };
             future::or(changed, tick).await;
         }
+    }
+
+    fn is_allowed(&self) -> bool {
+        self.lease.as_ref().is_none_or(Lease::is_open)
     }
 
     fn wants(&self, topic: Topic) -> bool {

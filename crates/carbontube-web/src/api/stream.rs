@@ -51,7 +51,8 @@ pub(super) fn stream(app: &App, request: &Request) -> Result<Response, Problem> 
         "instance": app.instance,
         "read_only": app.access.read_only(),
     });
-    let page = Page::new(app.hub.clone(), wish, hello, app.options.pace, seat);
+    let lease = app.access.lease(request);
+    let page = Page::new(app.hub.clone(), wish, hello, app.options.pace, lease, seat);
     Ok(Response {
         status: 200,
         content_type: "text/event-stream",

@@ -3,7 +3,7 @@
 use carbontube_web::WebOptions;
 use serde_json::{Value, json};
 
-use crate::http::{get, get_with, post, raw, until};
+use crate::http::{Events, get, get_with, post, raw, until};
 use crate::support::{Running, Site, options, run};
 
 const ACTIONS: &str = "/api/v1/pipelines/films/actions";
@@ -288,10 +288,15 @@ fn token_is_needed_for_everything_but_health_and_gives_a_session() {
         let cookie = cookie.split(';').next().unwrap_or("");
         let session = format!("Host: localhost\r\nCookie: {cookie}\r\nConnection: close");
         assert_eq!(get_with(port, "/api/queues", &session).await.status, 200);
+        let stream = format!("Cookie: {cookie}\r\n");
+        let mut events = Events::open_with(port, "", &stream).await;
+        events.next().await;
         let out = format!(
             "DELETE /api/v1/session HTTP/1.1\r\nHost: localhost\r\nX-Carbontube: 1\r\nCookie: {cookie}\r\n\r\n"
         );
         assert_eq!(raw(port, out.as_bytes()).await.status, 200);
         assert_eq!(get_with(port, "/api/queues", &session).await.status, 401);
+        // What was opened before ends with it.
+        events.ended().await;
     });
 }

@@ -208,6 +208,12 @@ impl Events {
         }
     }
 
+    /// Waits until the server ends it.
+    pub(crate) async fn ended(&mut self) {
+        let search = async { while self.connection.more().await {} };
+        within("the end of the stream", search).await;
+    }
+
     /// The next event of a name that fits.
     pub(crate) async fn find(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Event {
         let search = async {

@@ -234,7 +234,6 @@ fn lost_manager_is_shown_as_lost_with_its_age_and_found_again() {
     run(async {
         let films = Running::start(options("films", &["cut"])).await;
         let site = Site::over(&[&films]).await;
-        assert_eq!(get(site.port, "/readyz").await.status, 200);
         let mut again = options("films", &["cut"]);
         again.api.clone_from(&films.api);
         films.stop().await;

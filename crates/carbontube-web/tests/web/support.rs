@@ -196,6 +196,8 @@ impl Site {
             })
             .await;
         }
+        // All of them answer and are heard.
+        crate::http::until_status(site.port, "/readyz", 200).await;
         site
     }
 }
