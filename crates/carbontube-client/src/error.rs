@@ -14,7 +14,7 @@ pub enum ClientError {
     #[error("a client needs the address of a manager")]
     NoAddress,
     /// No manager answered.
-    #[error("no manager answered within {waited:?}: {}", list(tried))]
+    #[error("no manager answered within {waited:.1?}: {}", list(tried))]
     NotConnected {
         /// How long was waited.
         waited: Duration,
@@ -31,7 +31,7 @@ pub enum ClientError {
     },
     /// The request was sent, and no answer came.
     #[error(
-        "{what} was not confirmed within {waited:?}: it may or may not have been done ({link})"
+        "{what} was not confirmed within {waited:.1?}: it may or may not have been done ({link})"
     )]
     NotConfirmed {
         /// What was asked for.
@@ -42,7 +42,7 @@ pub enum ClientError {
         link: String,
     },
     /// The request could not be sent in time: the manager has not seen it.
-    #[error("{what} was not sent within {waited:?}: nothing was done ({link})")]
+    #[error("{what} was not sent within {waited:.1?}: nothing was done ({link})")]
     NotSent {
         /// What was asked for.
         what: &'static str,
@@ -94,7 +94,7 @@ pub enum ClientError {
         link: String,
     },
     /// The jobs did not end in time.
-    #[error("{jobs} jobs have not ended within {waited:?}")]
+    #[error("{jobs} jobs have not ended within {waited:.1?}")]
     StillRunning {
         /// How many.
         jobs: usize,
@@ -116,7 +116,7 @@ pub enum ClientError {
         what: &'static str,
     },
     /// Messages handed over were not written to the network in time.
-    #[error("{messages} messages were not delivered within {waited:?}")]
+    #[error("{messages} messages were not delivered within {waited:.1?}")]
     NotDelivered {
         /// How many.
         messages: usize,

@@ -45,7 +45,8 @@ struct GivenUp {
 /// given up.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    table: BTreeMap<AttemptId, Option<GivenUp>>,
+    /// Few are given up: they are kept apart, so that the others take little room.
+    table: BTreeMap<AttemptId, Option<Box<GivenUp>>>,
     order: VecDeque<AttemptId>,
 }
 
@@ -67,7 +68,7 @@ impl Settled {
             no,
             job: job.clone(),
         };
-        self.note(attempt, Some(given_up));
+        self.note(attempt, Some(Box::new(given_up)));
     }
 
     /// The job of an attempt that was given up.
@@ -82,7 +83,7 @@ impl Settled {
         }
     }
 
-    fn note(&mut self, attempt: AttemptId, given_up: Option<GivenUp>) {
+    fn note(&mut self, attempt: AttemptId, given_up: Option<Box<GivenUp>>) {
         if self.table.insert(attempt, given_up).is_none() {
             self.order.push_back(attempt);
             if self.order.len() > SETTLED_MAX
