@@ -117,7 +117,10 @@ pub enum RouteError {
 
 /// No connection came about in time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no connection to {address} within {waited:.1?}{}", because(last_error))]
+#[error(
+    "no connection to {address} within {waited:.1?}{}",
+    because(last_error)
+)]
 pub struct NotConnected {
     /// The address dialled.
     pub address: Address,

@@ -70,9 +70,15 @@ impl Sessions {
     pub(crate) fn lease(&self, secret: &str) -> Option<Lease> {
         let open = self.lock();
         // All of them are looked at, so that the time says nothing.
-        let known = open.iter().filter(|session| same(&session.secret, secret));
-        let lease = known.last()?.lease.clone();
-        lease.is_open().then_some(lease)
+        let known = open
+            .iter()
+            .fold(None, |known, session| match same(&session.secret, secret) {
+                true => Some(session),
+                false => known,
+            });
+        known
+            .map(|session| session.lease.clone())
+            .filter(Lease::is_open)
     }
 
     pub(crate) fn close(&self, secret: &str) {

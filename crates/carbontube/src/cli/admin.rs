@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use carbontube_client::{Changed, ClientError, ClientOptions, JobType, PipelineClient};
-use carbontube_protocol::message::{JobFilter, JobState, Selector, WorkerView};
+use carbontube_protocol::message::{JobFilter, JobState, JobView, Selector, WorkerView};
 use carbontube_protocol::{Address, Timestamp, WorkerId};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -15,6 +15,7 @@ use super::arguments::{
 use super::enqueue::job_id;
 use super::style::harmless;
 use super::table::{table, text};
+use super::words::{attempt_of, soon};
 use super::{Style, block_on, client_failure, print, print_json};
 use crate::duration::format_duration;
 use crate::exit::Exit;
@@ -82,7 +83,16 @@ fn paint(style: &Style, state: JobState) -> String {
 
 /// How long ago, by this box's clock.
 fn ago(at: Timestamp) -> String {
-    format_duration(Timestamp::from_system(SystemTime::now()).since(at))
+    format_duration(now().since(at))
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system(SystemTime::now())
+}
+
+/// Why a job is not running.
+fn reason(job: &JobView) -> String {
+    soon(&harmless(&job.reason), now(), format_duration)
 }
 
 pub(crate) fn jobs(arguments: JobsArguments) -> Outcome<Exit> {
@@ -108,14 +118,17 @@ pub(crate) fn jobs(arguments: JobsArguments) -> Outcome<Exit> {
                     print_json(job)?;
                     continue;
                 }
-                let why = job.error.as_deref().unwrap_or(&job.reason);
+                let why = match job.error.as_deref() {
+                    Some(error) => harmless(error),
+                    None => reason(job),
+                };
                 rows.add_row([
                     job.id.to_string(),
                     paint(&style, job.state),
                     job.job_type.to_string(),
-                    job.attempt.to_string(),
+                    attempt_of(job).to_string(),
                     ago(job.changed_at),
-                    short(&harmless(why), 60),
+                    short(&why, 60),
                 ]);
             }
             left = left.saturating_sub(u32::try_from(page.jobs.len()).unwrap_or(u32::MAX));
@@ -171,12 +184,12 @@ pub(crate) fn job(arguments: JobArguments) -> Outcome<Exit> {
                 "phase",
                 format!("{} (number {})", view.job_type, view.phase + 1),
             ),
-            ("attempt", view.attempt.to_string()),
+            ("attempt", attempt_of(view).to_string()),
             ("enqueued", format!("{} ago", ago(view.enqueued_at))),
             ("changed", format!("{} ago", ago(view.changed_at))),
         ];
         if !view.reason.is_empty() {
-            lines.push(("why", harmless(&view.reason)));
+            lines.push(("why", reason(view)));
         }
         if let Some(worker) = &view.worker {
             lines.push(("worker", worker.to_string()));

@@ -14,6 +14,7 @@ mod table;
 mod tail;
 mod top;
 mod web;
+mod words;
 
 use std::future::Future;
 use std::process::ExitCode;

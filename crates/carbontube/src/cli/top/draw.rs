@@ -16,6 +16,7 @@ use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table, Tab
 use super::super::admin::name_of;
 use super::super::style::harmless;
 use super::super::tail::{clock, line};
+use super::super::words::{attempt_of, soon};
 use super::picture::Picture;
 use super::screen::{STATES, Screen, View};
 
@@ -474,7 +475,7 @@ fn jobs(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture) {
             Cell::from(tail_of(&job.id.to_string(), 16)),
             Cell::from(job.state.as_str()).style(job_style(job.state)),
             Cell::from(harmless(job.job_type.as_str())),
-            right(try_of(job).to_string()),
+            right(attempt_of(job).to_string()),
             right(span(Duration::from_micros(age(
                 picture.stats.at,
                 job.changed_at,
@@ -510,15 +511,6 @@ fn jobs(frame: &mut Frame<'_>, area: Rect, screen: &Screen, picture: &Picture) {
     }
 }
 
-/// Which try of its phase a job is at, or ended with; the manager counts those that failed.
-fn try_of(job: &JobView) -> u32 {
-    let is_next = matches!(
-        job.state,
-        JobState::Enqueued | JobState::Scheduled | JobState::Success
-    );
-    (job.attempt + u32::from(is_next)).max(1)
-}
-
 /// Why a job is where it is, on one line.
 fn why(job: &JobView, now: Timestamp) -> String {
     let error = job.error.as_deref().map(harmless).unwrap_or_default();
@@ -526,20 +518,9 @@ fn why(job: &JobView, now: Timestamp) -> String {
         (JobState::Running, Some(worker)) => format!("at worker {}", worker.short()),
         (JobState::Failed | JobState::Cancelled, _) => error,
         (JobState::Success, _) => String::new(),
-        _ if error.is_empty() => soon(&harmless(&job.reason), now),
-        _ => format!("{}: {error}", soon(&harmless(&job.reason), now)),
+        _ if error.is_empty() => soon(&harmless(&job.reason), now, span),
+        _ => format!("{}: {error}", soon(&harmless(&job.reason), now, span)),
     }
-}
-
-/// A reason whose time is told as the time until then.
-fn soon(reason: &str, now: Timestamp) -> String {
-    let told = reason.strip_prefix("waits until ").and_then(|rest| {
-        let end = rest.find([' ', ','])?;
-        let until = rest[..end].parse::<f64>().ok()? * 1e6 - now.as_micros() as f64;
-        let left = Duration::from_secs_f64((until / 1e6).clamp(0.0, 1e9));
-        Some(format!("waits {} more{}", span(left), &rest[end..]))
-    });
-    told.unwrap_or_else(|| reason.to_owned())
 }
 
 /// All of what a row has no room for.
