@@ -2,8 +2,8 @@
 
 use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
-    EventKind, FailureKind, Heartbeat, Held as HeldReport, HeldState, Hello, JobState, WorkerState,
-    WorkerStatus,
+    AttemptView, EventKind, FailureKind, Heartbeat, Held as HeldReport, HeldState, Hello, JobState,
+    WorkerState, WorkerStatus,
 };
 use carbontube_protocol::{Address, AttemptId, Timestamp, WorkerId};
 
@@ -551,6 +551,15 @@ impl Core {
                 .get(&id)
                 .and_then(|w| w.attempts.get(&attempt));
             let no = held.and_then(|held| self.jobs.no(&held.job));
+            let view = held.map(|held| AttemptView {
+                phase: held.phase,
+                worker: Some(id),
+                // By the manager's clock: the worker says nothing any more.
+                started_at: held.since,
+                finished_at: now,
+                failure: Some(FailureKind::WorkerLost),
+                error: cause.as_str().to_owned(),
+            });
             let current = no
                 .and_then(|no| self.jobs.job(no))
                 .and_then(|job| job.attempt);
@@ -561,11 +570,14 @@ impl Core {
             if let Some(job) = self.jobs.job_mut(no) {
                 job.losses += 1;
                 let losses = job.losses;
+                if let Some(view) = view.clone() {
+                    job.add_attempt(view);
+                }
+                self.journal_change(no, view);
                 if losses >= self.options.poison_losses {
                     let message = format!("{losses} workers were lost while they ran it");
                     self.fail_job(no, Some(id), FailureKind::Poison, message, now);
                 } else {
-                    self.journal_change(no, None);
                     let job = self.jobs.job(no);
                     let phase = job.map_or(0, |job| usize::from(job.phase));
                     let failures = &mut self.phases[phase].failures;

@@ -499,9 +499,11 @@ pub struct AttemptView {
     pub phase: u16,
     /// The worker, when known.
     pub worker: Option<WorkerId>,
-    /// When it began, by the worker's clock.
+    /// When it began, by the worker's clock; of one that was lost with its worker, when it
+    /// was handed out, by the manager's.
     pub started_at: Timestamp,
-    /// When it ended, by the worker's clock.
+    /// When it ended, by the worker's clock; of one that was lost with its worker, when the
+    /// manager gave it up.
     pub finished_at: Timestamp,
     /// How it failed; `None` when it succeeded.
     pub failure: Option<FailureKind>,

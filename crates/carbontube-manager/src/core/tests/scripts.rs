@@ -284,8 +284,10 @@ fn worker_whose_drain_was_lost_is_asked_again_and_gets_no_work() {
 fn job_that_takes_workers_down_is_poison() {
     let mut bed = Bed::new(&["one"]);
     bed.enqueue(&["a"]);
+    let mut taken = Vec::new();
     for n in 1..=3 {
         let worker = bed.add_worker(n, "one", 4);
+        taken.push((Some(worker), Some(FailureKind::WorkerLost)));
         assert_eq!(bed.runs(worker), ["a"], "worker {n}");
         if let Some(worker) = bed.workers.get_mut(&worker) {
             worker.alive = false;
@@ -297,6 +299,10 @@ fn job_that_takes_workers_down_is_poison() {
         panic!("a job was asked");
     };
     assert_eq!(detail.failure, Some(FailureKind::Poison));
+    // Each of them is told, and by whom it was had.
+    let told = detail.attempts.iter();
+    let told: Vec<_> = told.map(|each| (each.worker, each.failure)).collect();
+    assert_eq!(told, taken);
 }
 
 #[test]

@@ -22,6 +22,8 @@ use crate::cluster::{Cluster, binaries};
 pub(crate) struct JournalSays {
     /// Jobs that have not ended, and those that failed.
     pub(crate) live: BTreeMap<String, Standing>,
+    /// Attempts of live jobs, as far as they are kept.
+    pub(crate) attempts: BTreeMap<String, Vec<AttemptView>>,
     /// Jobs that ended, as the history has them.
     pub(crate) past: BTreeMap<String, Past>,
     /// Accepted since the journal began, and through all phases.
@@ -316,11 +318,14 @@ impl JournalSays {
             }
             Record::Job(job) => {
                 self.enqueued += u64::from(job.accepted);
+                self.attempts
+                    .insert(job.change.id.to_string(), job.attempts);
                 self.stand(job.change);
             }
             Record::Change(change) => self.stand(change),
             Record::Ended { id, end } => {
                 self.live.remove(&id.to_string());
+                self.attempts.remove(&id.to_string());
                 match end {
                     End::Finished => self.success += 1,
                     End::Cancelled | End::Discarded => {}
@@ -352,7 +357,11 @@ impl JournalSays {
                 Standing::Failed(kind, message.unwrap_or_default())
             }
         };
-        self.live.insert(change.id.to_string(), standing);
+        let id = change.id.to_string();
+        if let Some(attempt) = change.attempt {
+            self.attempts.entry(id.clone()).or_default().push(attempt);
+        }
+        self.live.insert(id, standing);
     }
 }
 

@@ -374,22 +374,29 @@ impl Evidence {
         Ok(())
     }
 
-    /// Whether a job is kept as failed, and as many of its workers were lost as that takes.
+    /// Whether a job is kept as failed, and as many of its workers were lost as that takes:
+    /// each of the losses that its journal names came with a fault of that worker. Whether
+    /// the job had begun there is known to nobody: it may have been on its way.
     fn is_poisoned(&self, job: &str) -> bool {
-        let standing = self.journal.as_ref().and_then(|all| all.live.get(job));
-        let Some(Standing::Failed(Some(FailureKind::Poison), _)) = standing else {
+        let Some(journal) = &self.journal else {
             return false;
         };
-        let held = |run: &&Run| {
-            self.faults.iter().any(|fault| {
-                fault.whom == Whom::Worker(run.process)
-                    && matches!(fault.deed, Deed::Killed | Deed::Suspended | Deed::EventsCut)
-                    && run.began_us <= fault.until_us
-                    && run.ended_us.is_none_or(|end| end >= fault.from_us)
-            })
+        let Some(Standing::Failed(Some(FailureKind::Poison), _)) = journal.live.get(job) else {
+            return false;
         };
-        (0..PHASES.len())
-            .any(|phase| self.runs(phase, job).iter().filter(held).count() >= POISON_LOSSES)
+        let attempts = journal.attempts.get(job).into_iter().flatten();
+        let lost = attempts.filter(|each| each.failure == Some(FailureKind::WorkerLost));
+        let explained = lost.filter(|each| {
+            let worker = each.worker.map(|worker| worker.to_string());
+            let process = worker.and_then(|worker| self.workers.get(&worker));
+            self.faults.iter().any(|fault| {
+                process.is_some_and(|process| fault.whom == Whom::Worker(*process))
+                    && matches!(fault.deed, Deed::Killed | Deed::Suspended | Deed::EventsCut)
+                    && fault.from_us <= each.finished_at.0
+                    && each.started_at.0 <= fault.until_us.saturating_add(self.timeout_us())
+            })
+        });
+        explained.count() >= POISON_LOSSES
     }
 
     /// The journal and the history agree with what clients and phases say.

@@ -195,3 +195,53 @@ fn killed_workers_jobs_must_run_elsewhere_in_time() {
         "a killed worker's job job ran elsewhere after 4s, 3s is the most"
     );
 }
+
+#[test]
+fn poison_needs_a_fault_for_each_lost_worker() {
+    use carbontube_client::protocol::message::AttemptView;
+    use carbontube_client::protocol::{Timestamp, WorkerId};
+
+    let workers: Vec<WorkerId> = (1..=3).map(|_| WorkerId::generate()).collect();
+    let lost = |worker: &WorkerId, at: u64| AttemptView {
+        phase: 0,
+        worker: Some(*worker),
+        started_at: Timestamp(at),
+        finished_at: Timestamp(at + 3 * S),
+        failure: Some(FailureKind::WorkerLost),
+        error: String::new(),
+    };
+    let kills = [(7, S), (8, 11 * S), (9, 21 * S)];
+    let said = |kills: &[(u32, u64)]| {
+        let mut journal = JournalSays {
+            enqueued: 1,
+            ..JournalSays::default()
+        };
+        let poison = Standing::Failed(Some(FailureKind::Poison), String::new());
+        journal.live.insert("job".to_owned(), poison);
+        let attempts = workers.iter().zip([0, 10 * S, 20 * S]);
+        let attempts = attempts.map(|(worker, at)| lost(worker, at)).collect();
+        journal.attempts.insert("job".to_owned(), attempts);
+        let evidence = Evidence {
+            confirmed: BTreeMap::from([("job".to_owned(), 0)]),
+            faults: kills
+                .iter()
+                .map(|(process, at)| fault(Whom::Worker(*process), Deed::Killed, *at, *at))
+                .collect(),
+            workers: (workers.iter().map(WorkerId::to_string)).zip(7..).collect(),
+            worker_timeout: Duration::from_secs(2),
+            history_jobs: 100_000,
+            journal: Some(journal),
+            ..Evidence::default()
+        };
+        evidence.compare().map(|figures| figures.failed)
+    };
+    assert_eq!(said(&kills).expect("it is poison"), 1);
+    for missing in 0..3 {
+        let mut some = kills.to_vec();
+        some.remove(missing);
+        said(&some).expect_err("one loss has no fault");
+        // Neither has one long after it.
+        some.push((kills[missing].0, kills[missing].1 + 9 * S));
+        said(&some).expect_err("one loss has no fault then");
+    }
+}
