@@ -232,7 +232,8 @@ pub(super) fn smooth(bench: &Bench, report: &mut Report) -> Result<()> {
             let (gaps, tasks) = (numbers(&found["gaps"]), numbers(&found["tasks"]));
             let frames = gaps.len() as f64 / LOOK.as_secs_f64();
             let late = gaps.iter().filter(|gap| **gap > 50.0).count();
-            let busy: f64 = tasks.iter().sum();
+            // An empty sum of floats is a negative zero.
+            let busy = tasks.iter().sum::<f64>().abs();
             let value = format!(
                 "{frames:.0} frames/s; gap p99 {:.0} ms, max {:.0} ms, {late} over 50 ms; {} long tasks, {busy:.0} ms",
                 at(&gaps, 99),
