@@ -243,6 +243,15 @@ fn export_of_a_sound_journal_holds_all_of_it() {
     assert!(matches!(error, StoreError::OtherPipeline { .. }), "{error}");
 }
 
+/// A file is imported only by who accepts that the last commits are lost, or may be.
+#[track_caller]
+fn lacks_commits(file: &Path, again: &Path) {
+    let error = import(file, &uri(again), &options(), LostPages::Refuse).unwrap_err();
+    assert!(error.to_string().contains("commits"), "{error}");
+    let imported = import(file, &uri(again), &options(), LostPages::GiveUp).unwrap();
+    assert!(imported.is_older, "{imported:?}");
+}
+
 #[test]
 fn export_of_an_older_copy_is_not_taken_for_the_whole() {
     let dir = tempfile::tempdir().unwrap();
@@ -262,10 +271,7 @@ fn export_of_an_older_copy_is_not_taken_for_the_whole() {
     let file = dir.path().join("export");
     export(&uri(&place), &options(), &file).unwrap();
     let again = dir.path().join("again");
-    let error = import(&file, &uri(&again), &options(), LostPages::Refuse).unwrap_err();
-    assert!(error.to_string().contains("commits"), "{error}");
-    let imported = import(&file, &uri(&again), &options(), LostPages::GiveUp).unwrap();
-    assert!(imported.is_older, "{imported:?}");
+    lacks_commits(&file, &again);
     let mut store = open(&uri(&again), &options()).unwrap();
     assert_eq!(pages(store.as_mut()), expected);
 }
@@ -291,10 +297,7 @@ fn export_without_a_readable_head_is_not_taken_for_the_whole() {
     let file = dir.path().join("export");
     export(&uri(&place), &options(), &file).unwrap();
     let again = dir.path().join("again");
-    let error = import(&file, &uri(&again), &options(), LostPages::Refuse).unwrap_err();
-    assert!(error.to_string().contains("commits"), "{error}");
-    let imported = import(&file, &uri(&again), &options(), LostPages::GiveUp).unwrap();
-    assert!(imported.is_older, "{imported:?}");
+    lacks_commits(&file, &again);
 }
 
 #[test]

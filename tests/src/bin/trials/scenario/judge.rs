@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use carbontube_client::JobId;
-use carbontube_client::protocol::message::{FailureKind, JobState};
+use carbontube_client::protocol::message::{AttemptView, FailureKind, JobState};
 use file_catalogue::{Run, read_ledgers};
 
 use super::figures::{Figures, ManagerSays, PHASES};
@@ -384,9 +384,8 @@ impl Evidence {
         let Some(Standing::Failed(Some(FailureKind::Poison), _)) = journal.live.get(job) else {
             return false;
         };
-        let attempts = journal.attempts.get(job).into_iter().flatten();
-        let lost = attempts.filter(|each| each.failure == Some(FailureKind::WorkerLost));
-        let explained = lost.filter(|each| {
+        let attempts = journal.attempts.get(job).map_or(&[][..], Vec::as_slice);
+        let is_explained = |each: &&AttemptView| {
             let worker = each.worker.map(|worker| worker.to_string());
             let process = worker.and_then(|worker| self.workers.get(&worker));
             self.faults.iter().any(|fault| {
@@ -395,8 +394,13 @@ impl Evidence {
                     && fault.from_us <= each.finished_at.0
                     && each.started_at.0 <= fault.until_us.saturating_add(self.timeout_us())
             })
-        });
-        explained.count() >= POISON_LOSSES
+        };
+        (0..PHASES.len()).any(|phase| {
+            let lost = attempts.iter().filter(|each| {
+                usize::from(each.phase) == phase && each.failure == Some(FailureKind::WorkerLost)
+            });
+            lost.filter(is_explained).count() >= POISON_LOSSES
+        })
     }
 
     /// The journal and the history agree with what clients and phases say.
@@ -432,6 +436,15 @@ impl Evidence {
             !is_whole || journal.success == successes as u64,
             "the journal counts {} finished jobs, its history has {successes}",
             journal.success
+        );
+        // Also where the history does not have them all any more.
+        let settled = journal.success + journal.live.len() as u64;
+        ensure!(
+            settled >= self.confirmed.len() as u64,
+            "the journal counts {} finished jobs and holds {}, {} were confirmed",
+            journal.success,
+            journal.live.len(),
+            self.confirmed.len()
         );
         ensure!(
             journal.enqueued >= self.confirmed.len() as u64,

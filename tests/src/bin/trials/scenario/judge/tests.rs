@@ -198,7 +198,6 @@ fn killed_workers_jobs_must_run_elsewhere_in_time() {
 
 #[test]
 fn poison_needs_a_fault_for_each_lost_worker() {
-    use carbontube_client::protocol::message::AttemptView;
     use carbontube_client::protocol::{Timestamp, WorkerId};
 
     let workers: Vec<WorkerId> = (1..=3).map(|_| WorkerId::generate()).collect();
