@@ -69,11 +69,13 @@ pub enum Mutation {
     ForgetUndecided,
     /// The worker takes what comes on a pipe that was given up.
     TakeOvertaken,
+    /// A manager that was suspended takes its own silence for its workers'.
+    ForgetSleep,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 29] = [
+    pub const ALL: [Mutation; 30] = [
         Mutation::AcknowledgeBeforeDurable,
         Mutation::ConfirmBeforeDurable,
         Mutation::DispatchBeforeDurable,
@@ -103,6 +105,7 @@ impl Mutation {
         Mutation::ForgetDue,
         Mutation::ForgetUndecided,
         Mutation::TakeOvertaken,
+        Mutation::ForgetSleep,
     ];
 
     /// The name in tables and on the command line.
@@ -138,6 +141,7 @@ impl Mutation {
             Mutation::ForgetDue => "forget-due",
             Mutation::ForgetUndecided => "forget-undecided",
             Mutation::TakeOvertaken => "take-overtaken",
+            Mutation::ForgetSleep => "forget-sleep",
         }
     }
 

@@ -141,8 +141,10 @@ pub enum Event {
 pub enum Disturbance {
     /// Its process died, or ended before its work was done.
     Killed,
-    /// It stood still, or did not read what came.
+    /// It did not read what came.
     Slow,
+    /// It stood still.
+    Suspended,
     /// A connection of it broke, was cut or slow, or lost what was in it.
     Network,
     /// Somebody pretended to be somebody, or sent nonsense.

@@ -174,6 +174,8 @@ pub struct FaultParameters {
     pub deafness: Option<Duration>,
     /// A process is suspended for a while.
     pub suspensions: Option<Duration>,
+    /// The manager is suspended for a while.
+    pub manager_suspensions: Option<Duration>,
     /// The manager is killed.
     pub manager_kills: Option<Duration>,
     /// A worker is killed.
@@ -269,6 +271,7 @@ impl Parameters {
         match random.u32(0..12) {
             0 => parameters.leave_only_restarts(&mut random),
             1 => parameters.leave_only_disk_faults(&mut random),
+            2 => parameters.leave_only_suspended_managers(&mut random),
             _ => {}
         }
         parameters
@@ -298,6 +301,19 @@ impl Parameters {
         self.faults = FaultParameters {
             disk_full: sometimes(r, 0.8, 500, 5000),
             sync_failures: sometimes(r, 0.8, 200, 3000),
+            client_kills: sometimes(r, 0.3, 1000, 10_000),
+            ..no_faults(r)
+        };
+    }
+
+    /// A world whose manager is suspended again and again, and where nothing else goes wrong:
+    /// its own silence is nobody else's.
+    fn leave_only_suspended_managers(&mut self, r: &mut Rng) {
+        self.core.worker_timeout = Duration::from_secs(5);
+        self.core.adoption_grace = self.core.worker_timeout;
+        self.calm_network(r);
+        self.faults = FaultParameters {
+            manager_suspensions: Some(ms(r.u64(200..=8000))),
             client_kills: sometimes(r, 0.3, 1000, 10_000),
             ..no_faults(r)
         };
@@ -430,6 +446,7 @@ fn faults(r: &mut Rng) -> FaultParameters {
         half_opens: sometimes(r, 0.4, 500, 8000),
         deafness: sometimes(r, 0.3, 1000, 10_000),
         suspensions: sometimes(r, 0.4, 1000, 10_000),
+        manager_suspensions: None,
         manager_kills: sometimes(r, 0.6, 500, 10_000),
         worker_kills: sometimes(r, 0.6, 500, 8000),
         worker_drains: sometimes(r, 0.3, 1000, 10_000),
@@ -454,6 +471,7 @@ fn no_faults(r: &mut Rng) -> FaultParameters {
         half_opens: None,
         deafness: None,
         suspensions: None,
+        manager_suspensions: None,
         manager_kills: None,
         worker_kills: None,
         worker_drains: None,

@@ -168,8 +168,14 @@ impl Core {
         }
     }
 
-    /// The time for answers is over.
+    /// The time for answers is over. It begins when workers can be asked: nothing that names
+    /// this epoch leaves before the first record is durable, and a full disk may take long.
     pub(super) fn check_adoption(&mut self, now: Timestamp) {
+        if self.journal.durable < RecordSeq(1)
+            && let Some(adoption) = &mut self.adoption
+        {
+            adoption.until = now + self.options.adoption_grace;
+        }
         let gone: Vec<WorkerId> = match &self.adoption {
             Some(adoption) => {
                 let refused = adoption.refused.iter();

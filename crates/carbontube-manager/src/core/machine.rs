@@ -23,6 +23,9 @@ use super::worker::Workers;
 use super::{ClientId, CoreOptions, Effect, Gated, Input, PipeId, RecordSeq};
 use crate::PipelineDefinition;
 
+/// How often the manager looks up within a worker timeout.
+const LOOKS_UP: u32 = 4;
+
 /// The manager's state: who has which job, what is durable, and what to do next.
 ///
 /// The shell's loop is: `handle` each input of a batch, `dispatch` once, `take_commit`
@@ -65,8 +68,8 @@ pub struct Core {
     /// Where each phase of the epoch before stands now.
     pub(super) phase_map: Vec<Option<u16>>,
     pub(super) next_attempt: u64,
-    /// When something was handled last.
-    pub(super) last_handled: Timestamp,
+    /// When it looks up even if nothing is due, while there is anybody to listen to.
+    pub(super) looks_up_at: Option<Timestamp>,
     pub(super) cancels: BTreeMap<PipeId, (RecordSeq, Vec<AttemptId>)>,
     pub(super) acks: BTreeMap<(PipeId, u16), (RecordSeq, Vec<AttemptId>)>,
     pub(super) counters: BTreeMap<&'static str, u64>,
@@ -110,7 +113,7 @@ impl Random {
 impl Core {
     /// Takes in something that happened.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
-        self.note_gap(now);
+        self.forgive_own_sleep(now);
         self.advance_series(now);
         match input {
             Input::Enqueue { client, request } => self.handle_enqueue(client, request, now),
@@ -169,6 +172,7 @@ impl Core {
     /// Hands ready jobs to workers with room, and sends what was gathered: called once
     /// after each batch of inputs.
     pub fn dispatch(&mut self, now: Timestamp) {
+        self.forgive_own_sleep(now);
         self.handle_timers(now);
         self.send_cancels();
         if !self.draining {
@@ -198,6 +202,7 @@ impl Core {
             self.jobs.next_due(),
             self.adoption.as_ref().map(|adoption| adoption.next()),
             self.housekeeping_at,
+            self.looks_up_at,
         ]
         .into_iter()
         .flatten()
@@ -240,7 +245,6 @@ impl Core {
     }
 
     fn handle_timers(&mut self, now: Timestamp) {
-        self.forgive_own_sleep(now);
         self.check_adoption(now);
         for no in self.jobs.due(now) {
             let ticket = self.jobs.take_ticket();
@@ -260,34 +264,33 @@ impl Core {
 
     /// A manager that was stopped for a while (a suspended box, SIGSTOP) has heard nobody
     /// in that time, which says nothing about the workers: their heartbeats are waiting in
-    /// the sockets. So after waking up late it listens first.
-    /// Heard nothing for long: heartbeats that come now may have waited as long, and so may
-    /// what was to be sent. No pipe is thought broken for that.
-    fn note_gap(&mut self, now: Timestamp) {
-        let gap = now.since(self.last_handled);
-        self.last_handled = now;
-        if gap >= self.options.worker_timeout * 3 / 4 {
+    /// the sockets, and so may be what was to be sent to them. So it listens first, takes
+    /// nobody for lost, and thinks no pipe broken.
+    ///
+    /// It knows by looking up more often than anything is due: one who was asleep only just
+    /// until a worker's time was over would not see that in its other deadlines.
+    fn forgive_own_sleep(&mut self, now: Timestamp) {
+        let timeout = self.options.worker_timeout;
+        let slept = self
+            .looks_up_at
+            .is_some_and(|at| at + timeout / LOOKS_UP <= now);
+        if slept && !mutation::is(Mutation::ForgetSleep) {
             for worker in self.workers.table.values_mut() {
                 for held in worker.attempts.values_mut() {
                     held.since = now;
                     held.missed = 0;
                 }
             }
-        }
-    }
-
-    fn forgive_own_sleep(&mut self, now: Timestamp) {
-        let timeout = self.options.worker_timeout;
-        let slept = self
-            .next_timeout()
-            .is_some_and(|at| at + timeout / 4 <= now);
-        if slept {
             self.workers.listen_since(now - timeout / 2);
             self.housekeeping_at = Some(now + timeout / 2);
             if let Some(adoption) = &mut self.adoption {
                 adoption.until = adoption.until.max(now + timeout / 2);
             }
             self.count("woke_up_late", 1);
+        }
+        if slept || self.looks_up_at.is_none_or(|at| at <= now) {
+            let waits = self.housekeeping_at.is_some() || self.adoption.is_some();
+            self.looks_up_at = waits.then_some(now + timeout / LOOKS_UP);
         }
     }
 

@@ -402,7 +402,7 @@ impl Recovery {
             next_attempt: 1,
             acks: BTreeMap::new(),
             cancels: BTreeMap::new(),
-            last_handled: now,
+            looks_up_at: None,
             counters: BTreeMap::new(),
             repeats: self.repeats,
             housekeeping_at: None,

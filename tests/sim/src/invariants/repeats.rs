@@ -67,9 +67,8 @@ pub fn repeated_executions_have_a_cause(watch: &mut Watch, view: &View<'_>) -> R
     Ok(())
 }
 
-/// A world in which nothing went wrong but kills of the manager repeats nothing, and its
-/// manager counts nothing as repeated, as long
-/// as messages take a fraction of the worker timeout, and workers can say in time after a
+/// A world in which nothing went wrong but that the manager was killed or suspended repeats
+/// nothing, and its manager counts nothing as repeated, as long as messages take a fraction of the worker timeout, and workers can say in time after a
 /// restart what they hold.
 pub fn nothing_repeats_without_a_disturbance(
     watch: &mut Watch,
@@ -89,8 +88,11 @@ pub fn nothing_repeats_without_a_disturbance(
         && network.publish_loss == 0.0
         && network.connect_failure == 0.0;
     let harmless = |(_, node, how): &(_, NodeId, Disturbance)| {
-        let is_restart = matches!(how, Disturbance::Killed | Disturbance::Clock);
-        in_time && *node == NodeId::Manager && is_restart || matches!(node, NodeId::Client(_))
+        let is_own = matches!(
+            how,
+            Disturbance::Killed | Disturbance::Suspended | Disturbance::Clock
+        );
+        in_time && *node == NodeId::Manager && is_own || matches!(node, NodeId::Client(_))
     };
     let is_late = || view.network.is_late(view.now, view.parameters.late_after());
     if view.oracle.disturbances().iter().all(harmless) && !is_late() {

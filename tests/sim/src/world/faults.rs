@@ -47,6 +47,7 @@ pub(super) enum Kind {
     HalfOpen,
     Deaf,
     Suspend,
+    SuspendManager,
     KillManager,
     KillWorker,
     DrainWorker,
@@ -57,13 +58,14 @@ pub(super) enum Kind {
     Hostility,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Break,
     Kind::Cut,
     Kind::Slow,
     Kind::HalfOpen,
     Kind::Deaf,
     Kind::Suspend,
+    Kind::SuspendManager,
     Kind::KillManager,
     Kind::KillWorker,
     Kind::DrainWorker,
@@ -124,6 +126,7 @@ impl World {
             Kind::HalfOpen => faults.half_opens,
             Kind::Deaf => faults.deafness,
             Kind::Suspend => faults.suspensions,
+            Kind::SuspendManager => faults.manager_suspensions,
             Kind::KillManager => faults.manager_kills,
             Kind::KillWorker => faults.worker_kills,
             Kind::DrainWorker => faults.worker_drains,
@@ -296,9 +299,12 @@ impl World {
                     self.later(lasts, Later::Hear(port));
                 }
             }
-            Kind::Suspend => {
+            Kind::Suspend | Kind::SuspendManager => {
                 let nodes = self.nodes();
-                let node = nodes[self.context.random.usize(..nodes.len())];
+                let node = match kind {
+                    Kind::SuspendManager => NodeId::Manager,
+                    _ => nodes[self.context.random.usize(..nodes.len())],
+                };
                 if let Some(life) = self.life(node)
                     && !self.suspended.contains(&node)
                 {
@@ -309,7 +315,7 @@ impl World {
                     };
                     self.context.counts.bump(name);
                     self.context.note(node, format_args!("is suspended"));
-                    self.disturbed(node, Disturbance::Slow);
+                    self.disturbed(node, Disturbance::Suspended);
                     self.suspended.push(node);
                     self.context.set_suspended(node, true);
                     self.later(lasts, Later::Resume(node, life));

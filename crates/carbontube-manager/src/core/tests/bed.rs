@@ -507,7 +507,22 @@ impl Bed {
         }));
     }
 
+    /// Lets time pass for a manager that is awake.
     pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(next) = self.core.next_timeout()
+            && self.now < next
+            && next < end
+        {
+            self.now = next;
+            self.input(Input::Tick);
+        }
+        self.now = end;
+        self.input(Input::Tick);
+    }
+
+    /// Lets time pass for a manager that is stopped meanwhile.
+    pub(super) fn sleep(&mut self, time: Duration) {
         self.now = self.now + time;
         self.input(Input::Tick);
     }

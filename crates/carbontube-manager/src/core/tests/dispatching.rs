@@ -188,7 +188,7 @@ fn manager_that_was_asleep_listens_before_it_takes_workers_for_lost() {
     let mut bed = Bed::new(&["one"]);
     let first = bed.add_worker(1, "one", 1);
     bed.enqueue(&["a"]);
-    bed.pass(Duration::from_secs(60));
+    bed.sleep(Duration::from_secs(60));
     bed.beat(first);
     let second = bed.add_worker(2, "one", 1);
     assert!(bed.runs(second).is_empty());
@@ -198,11 +198,25 @@ fn manager_that_was_asleep_listens_before_it_takes_workers_for_lost() {
 }
 
 #[test]
+fn manager_that_slept_until_just_after_a_workers_time_listens_as_well() {
+    for asleep in [2600, 4900, 5000, 5100, 6200, 6300] {
+        let mut bed = Bed::new(&["one"]);
+        let first = bed.add_worker(1, "one", 1);
+        bed.enqueue(&["a"]);
+        bed.sleep(Duration::from_millis(asleep));
+        let second = bed.add_worker(2, "one", 1);
+        bed.pass(Duration::from_secs(2));
+        bed.beat(first);
+        assert!(bed.runs(second).is_empty(), "after {asleep} ms");
+    }
+}
+
+#[test]
 fn worker_still_silent_after_the_managers_sleep_is_lost() {
     let mut bed = Bed::new(&["one"]);
     bed.add_worker(1, "one", 1);
     bed.enqueue(&["a"]);
-    bed.pass(Duration::from_secs(60));
+    bed.sleep(Duration::from_secs(60));
     bed.pass(Duration::from_millis(2600));
     let second = bed.add_worker(2, "one", 1);
     assert_eq!(bed.runs(second), ["a"]);

@@ -105,6 +105,30 @@ fn worker_that_does_not_answer_costs_the_grace_and_is_counted() {
 }
 
 #[test]
+fn time_for_answers_begins_when_workers_can_be_asked() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    // A full disk: nothing that names the new epoch may leave.
+    bed.store_works = false;
+    bed.restart();
+    for _ in 0..20 {
+        bed.beat(worker);
+        bed.pass(Duration::from_secs(1));
+    }
+    bed.store_works = true;
+    bed.settle();
+    bed.finish(worker, "a", Outcome::Success, "");
+    let stats = bed.stats();
+    assert_eq!((stats.success, stats.reruns), (1, 0));
+    let unanswered = stats
+        .counters
+        .iter()
+        .any(|(name, _)| name == "workers_unanswered");
+    assert!(!unanswered, "{:?}", stats.counters);
+}
+
+#[test]
 fn phase_without_known_workers_does_not_wait() {
     let mut bed = Bed::new(&["one"]);
     bed.enqueue(&["a"]);
