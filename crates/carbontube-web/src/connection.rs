@@ -17,6 +17,7 @@ use futures_lite::future;
 use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::api::App;
+use crate::assets::POLICY;
 use crate::feed::{Page, Seat};
 use crate::request::{
     BODY_BYTES_MAX, HEADERS, Problem, Request, Response, ResponseBody, parse_query,
@@ -46,18 +47,14 @@ const CHATTER_BYTES_MAX: usize = 1 << 10;
 /// How many bytes of empty lines may stand before a request.
 const BLANK_BYTES_MAX: usize = 8;
 
-/// What every answer says to browsers: nothing from elsewhere, no frames around it, no
-/// guessing of types.
+/// What every answer says to browsers beside [`POLICY`]: no frames around it, no guessing of
+/// types.
 ///
 /// There is no `cross-origin-opener-policy`: for it a browser makes another process once
 /// the answer is there, which costs a third of the first paint (`docs/benchmarks.md`), and
 /// what it would keep from a page that opened this one, such as counting its frames, there
 /// is not: that page comes without the session (`SameSite=Strict`) and has no say here.
-const SECURITY: [(&str, &str); 5] = [
-    (
-        "content-security-policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    ),
+const SECURITY: [(&str, &str); 4] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
     ("x-frame-options", "DENY"),
@@ -365,6 +362,7 @@ fn head(response: &Response, framing: &str) -> Vec<u8> {
         let value: String = value.chars().filter(|c| !c.is_control()).collect();
         head.push_str(&format!("{name}: {value}\r\n"));
     };
+    put("content-security-policy", &POLICY);
     for (name, value) in SECURITY {
         put(name, value);
     }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine;
 use carbontube_web::WebOptions;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::http::{Connection, get, get_with, raw, until};
 use crate::support::{Running, Site, options, run};
@@ -419,6 +421,14 @@ fn health_needs_nobody_and_files_have_a_tag() {
             );
             assert_eq!(answer.header("access-control-allow-origin"), None);
         }
+        let page = get(site.port, "/").await;
+        let text = page.text();
+        let (_, rest) = text.split_once("<style>").expect("a style in the page");
+        let (style, _) = rest.split_once("</style>").expect("it ends");
+        let hash = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(style));
+        let policy = page.header("content-security-policy").unwrap_or("");
+        let own = format!("style-src 'sha256-{hash}';");
+        assert!(policy.contains(&own), "{policy}");
         assert_eq!(get(site.port, "/nowhere").await.code(), "not_found");
         let openapi = get(site.port, "/api/openapi.json").await.json();
         assert_eq!(openapi["openapi"], "3.1.0");
