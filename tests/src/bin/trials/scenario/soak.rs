@@ -23,8 +23,11 @@ const WINDOW: usize = 96;
 const PHASE_MS: u64 = 20;
 /// How long there are faults between two moments of calm.
 const STORM: Duration = Duration::from_secs(50);
-/// How much a process may grow in its life, once it has worked for a while, in KiB. The
-/// manager's index of 100,000 ended jobs is a part of that.
+/// How many ended jobs the manager keeps.
+const HISTORY_JOBS: u64 = 20_000;
+/// How much a process may grow in its life, once it has worked for a while, in KiB: for a
+/// manager the rest of its history, about 20 MiB, and 64 MiB at once when glibc's first heap
+/// of the store's thread is full, through the next of which sled's buffers of 8 MiB wander.
 const GROWTH_MAX_KIB: u64 = 96 << 10;
 
 /// What can be hit.
@@ -104,6 +107,8 @@ impl Soak {
     fn start(folder: &std::path::Path, size: Size) -> Result<Self> {
         let mut plan = plan("attempts = 10\nbackoff = \"10ms..100ms\"");
         plan.worker_timeout = WORKER_TIMEOUT;
+        // Full early, so that what grows later is no history.
+        plan.history_jobs = Some(HISTORY_JOBS);
         let mut cluster = Cluster::start(folder, &plan)?;
         cluster.add_devices()?;
         for phase in PHASES {
