@@ -48,7 +48,11 @@ fn page_shows_the_pipeline_and_does_what_it_is_told() {
     browser.wait_for(".figure", "400\nfinished");
     browser.wait_for("[data-phase=encode-video]", "2 workers");
     let style = "return getComputedStyle(document.querySelector('.brand')).display";
-    assert_eq!(browser.script(style, &[]), "flex", "the policy lets its style in");
+    assert_eq!(
+        browser.script(style, &[]),
+        "flex",
+        "the policy lets its style in"
+    );
 
     // A worker is killed, and shown as lost: no sooner than it may be. That it is no later
     // than a second after that either, `cargo xtask bench --web --part lost` measures.

@@ -16,6 +16,10 @@ use carbontube_protocol::{Address, Host, Timestamp};
 use crate::context::{Context, Due};
 use crate::oracle::Disturbance;
 
+mod away;
+
+use away::Away;
+
 /// A message as it is on the wire.
 pub type Frames = Vec<Bytes>;
 
@@ -213,8 +217,7 @@ pub struct Network {
     last: u64,
     bound: BTreeSet<Port>,
     suspended: BTreeSet<NodeId>,
-    /// From when until when the manager was suspended; no end while it is.
-    manager_away: Vec<(Timestamp, Option<Timestamp>)>,
+    manager_away: Away,
     /// Ports whose owner reads nothing from them.
     deaf: BTreeSet<Port>,
     /// What nodes are still to be told.
@@ -265,34 +268,13 @@ impl Network {
 
     /// Whether a message to the manager or to a worker has been under way for so long.
     pub fn is_late(&self, now: Timestamp, late_after: Duration) -> bool {
-        let late = |at: Timestamp| self.waited(at, now) > late_after;
+        let late = |at: Timestamp| self.manager_away.waited(at, now) > late_after;
         self.links.values().any(|link| {
             let under_way = link.forward.in_flight.iter().map(|message| &message.given);
             !matches!(link.dialer, NodeId::Client(_) | NodeId::World)
                 && (under_way.chain(&link.unwritten).any(|given| late(given.at))
                     || link.wanted_room.is_some_and(late))
         })
-    }
-
-    fn note_manager_away(&mut self, node: NodeId, suspended: bool, now: Timestamp) {
-        if node != NodeId::Manager {
-            return;
-        }
-        match self.manager_away.last_mut() {
-            Some((_, until @ None)) if !suspended => *until = Some(now),
-            _ if suspended => self.manager_away.push((now, None)),
-            _ => {}
-        }
-    }
-
-    /// How long something has waited, without the time that the manager was suspended: that
-    /// is a disturbance of its own.
-    fn waited(&self, since: Timestamp, now: Timestamp) -> Duration {
-        let away = self.manager_away.iter().map(|(from, until)| {
-            let until = until.unwrap_or(now).min(now);
-            until.since((*from).max(since))
-        });
-        now.since(since).saturating_sub(away.sum())
     }
 
     /// Whether a port's owner reads from it.
@@ -475,7 +457,7 @@ impl Context {
                 if let Some(since) = link.wanted_room.take() {
                     let dialer = link.dialer;
                     self.network.tell(dialer, id, LinkChange::Room);
-                    if self.network.waited(since, now) > self.parameters.late_after() {
+                    if self.network.manager_away.waited(since, now) > self.parameters.late_after() {
                         self.note_late(id);
                     }
                 }
@@ -525,7 +507,7 @@ impl Context {
             Direction::Back => (link.dialer, None),
         };
         if direction == Direction::Forward {
-            if self.network.waited(at, now) > self.parameters.late_after() {
+            if self.network.manager_away.waited(at, now) > self.parameters.late_after() {
                 self.note_late(id);
             }
             self.write(id);
@@ -696,7 +678,9 @@ impl Context {
 
     /// A process is stopped as by SIGSTOP, or goes on.
     pub fn set_suspended(&mut self, node: NodeId, suspended: bool) {
-        self.network.note_manager_away(node, suspended, self.now);
+        if node == NodeId::Manager {
+            self.network.manager_away.note(suspended, self.now);
+        }
         if suspended {
             self.network.suspended.insert(node);
         } else if self.network.suspended.remove(&node) {
@@ -791,7 +775,9 @@ impl Context {
         self.network.bound.retain(|port| port.node() != node);
         self.network.deaf.retain(|port| port.node() != node);
         self.network.suspended.remove(&node);
-        self.network.note_manager_away(node, false, self.now);
+        if node == NodeId::Manager {
+            self.network.manager_away.note(false, self.now);
+        }
         self.network.notices.retain(|notice| notice.node != node);
         let links = self.network.links.iter();
         let to_me: Vec<LinkId> = links
