@@ -212,6 +212,7 @@ impl Core {
                 phase,
                 sequence: u64::MAX,
                 after,
+                given_at: now,
                 since: now,
                 reported: None,
                 missed: 0,

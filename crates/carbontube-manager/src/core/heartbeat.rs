@@ -517,6 +517,7 @@ impl Core {
                     phase,
                     sequence,
                     after: RecordSeq(0),
+                    given_at: now,
                     since: now,
                     reported: Some(held.state),
                     missed: 0,
@@ -555,7 +556,7 @@ impl Core {
                 phase: held.phase,
                 worker: Some(id),
                 // By the manager's clock: the worker says nothing any more.
-                started_at: held.since,
+                started_at: held.given_at,
                 finished_at: now,
                 failure: Some(FailureKind::WorkerLost),
                 error: cause.as_str().to_owned(),
@@ -597,7 +598,7 @@ impl Core {
         let pipe = self.workers.pipes.get(&worker.pipe);
         let has_broken = pipe.is_none_or(|pipe| {
             let held = worker.attempts.get(&attempt);
-            !pipe.up || held.is_some_and(|held| held.since < pipe.up_since)
+            !pipe.up || held.is_some_and(|held| held.given_at < pipe.up_since)
         });
         worker.may_run(attempt) && (self.workers.is_proven(worker) || worker.original || has_broken)
     }

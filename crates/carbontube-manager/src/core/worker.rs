@@ -16,7 +16,9 @@ pub(super) struct Held {
     /// The pipe's sequence number of the message that carries it; 0 when adopted.
     pub(super) sequence: u64,
     pub(super) after: RecordSeq,
-    /// When it was dispatched, or could have been on its way at the earliest.
+    /// When it was dispatched or adopted.
+    pub(super) given_at: Timestamp,
+    /// The same, or since when it could have been on its way at the earliest.
     pub(super) since: Timestamp,
     pub(super) reported: Option<HeldState>,
     /// How many heartbeats in a row did not name it.

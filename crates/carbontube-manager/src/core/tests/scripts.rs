@@ -281,6 +281,21 @@ fn worker_whose_drain_was_lost_is_asked_again_and_gets_no_work() {
 }
 
 #[test]
+fn lost_attempt_began_when_it_was_given_though_the_manager_slept_meanwhile() {
+    let mut bed = Bed::new(&["one"]);
+    bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let given_at = bed.now;
+    bed.sleep(Duration::from_secs(60));
+    bed.pass(Duration::from_secs(6));
+    let Answer::Job(detail) = bed.ask(Query::Job { id: id("a") }) else {
+        panic!("a job was asked");
+    };
+    let began: Vec<_> = detail.attempts.iter().map(|view| view.started_at).collect();
+    assert_eq!(began, [given_at]);
+}
+
+#[test]
 fn job_that_takes_workers_down_is_poison() {
     let mut bed = Bed::new(&["one"]);
     bed.enqueue(&["a"]);

@@ -365,9 +365,10 @@ impl Evidence {
             self.journal
                 .as_ref()
                 .map(|journal| format!(
-                    " (in the journal as {:?}, in the history as {:?})",
+                    " (in the journal as {:?}, in the history as {:?}, with attempts {:?})",
                     journal.live.get(lost[0]),
-                    journal.past.get(lost[0])
+                    journal.past.get(lost[0]),
+                    journal.attempts.get(lost[0])
                 ))
                 .unwrap_or_default()
         );
@@ -385,6 +386,7 @@ impl Evidence {
             return false;
         };
         let attempts = journal.attempts.get(job).map_or(&[][..], Vec::as_slice);
+        let timeout_us = self.timeout_us();
         let is_explained = |each: &&AttemptView| {
             let worker = each.worker.map(|worker| worker.to_string());
             let process = worker.and_then(|worker| self.workers.get(&worker));
@@ -392,7 +394,10 @@ impl Evidence {
                 process.is_some_and(|process| fault.whom == Whom::Worker(*process))
                     && matches!(fault.deed, Deed::Killed | Deed::Suspended | Deed::EventsCut)
                     && fault.from_us <= each.finished_at.0
-                    && each.started_at.0 <= fault.until_us.saturating_add(self.timeout_us())
+                    && each.started_at.0
+                        <= fault.until_us.saturating_add(timeout_us).saturating_add(
+                            self.manager_slept_us(fault.until_us, each.started_at.0),
+                        )
             })
         };
         (0..PHASES.len()).any(|phase| {
@@ -401,6 +406,19 @@ impl Evidence {
             });
             lost.filter(is_explained).count() >= POISON_LOSSES
         })
+    }
+
+    /// How long the manager was suspended between two times, in which it sees nobody's loss.
+    fn manager_slept_us(&self, from_us: u64, until_us: u64) -> u64 {
+        let sleeps = self
+            .faults
+            .iter()
+            .filter(|fault| (fault.whom, fault.deed) == (Whom::Manager, Deed::Suspended));
+        // Whoever wakes listens for half a worker timeout before it takes anybody for lost.
+        let listens_us = self.timeout_us() / 2;
+        sleeps
+            .map(|fault| fault.covers_us(from_us, until_us, listens_us))
+            .sum()
     }
 
     /// The journal and the history agree with what clients and phases say.

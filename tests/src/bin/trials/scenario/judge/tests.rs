@@ -210,7 +210,7 @@ fn poison_needs_a_fault_for_each_lost_worker() {
         error: String::new(),
     };
     let kills = [(7, S), (8, 11 * S), (9, 21 * S)];
-    let said = |kills: &[(u32, u64)]| {
+    let said_beside = |kills: &[(u32, u64)], more: &[Fault]| {
         let mut journal = JournalSays {
             enqueued: 1,
             ..JournalSays::default()
@@ -225,6 +225,7 @@ fn poison_needs_a_fault_for_each_lost_worker() {
             faults: kills
                 .iter()
                 .map(|(process, at)| fault(Whom::Worker(*process), Deed::Killed, *at, *at))
+                .chain(more.iter().copied())
                 .collect(),
             workers: (workers.iter().map(WorkerId::to_string)).zip(7..).collect(),
             worker_timeout: Duration::from_secs(2),
@@ -234,6 +235,7 @@ fn poison_needs_a_fault_for_each_lost_worker() {
         };
         evidence.compare().map(|figures| figures.failed)
     };
+    let said = |kills: &[(u32, u64)]| said_beside(kills, &[]);
     assert_eq!(said(&kills).expect("it is poison"), 1);
     for missing in 0..3 {
         let mut some = kills.to_vec();
@@ -243,4 +245,11 @@ fn poison_needs_a_fault_for_each_lost_worker() {
         some.push((kills[missing].0, kills[missing].1 + 9 * S));
         said(&some).expect_err("one loss has no fault then");
     }
+    // A manager that slept when the second was killed gives it work when it wakes.
+    let early = [(7, S), (8, 6 * S), (9, 21 * S)];
+    said(&early).expect_err("it had been lost long before");
+    let sleep = |from, until| fault(Whom::Manager, Deed::Suspended, from, until);
+    let beside = |sleep| said_beside(&early, &[sleep]);
+    assert_eq!(beside(sleep(6 * S, 9 * S)).expect("it is poison"), 1);
+    beside(sleep(3 * S, 5 * S)).expect_err("it slept before that only");
 }
