@@ -26,8 +26,8 @@ const STORM: Duration = Duration::from_secs(50);
 /// How many ended jobs the manager keeps.
 const HISTORY_JOBS: u64 = 20_000;
 /// How much a process may grow in its life, once it has worked for a while, in KiB: for a
-/// manager the rest of its history, about 20 MiB, and 64 MiB at once when glibc's first heap
-/// of the store's thread is full, through the next of which sled's buffers of 8 MiB wander.
+/// manager the rest of its history, and up to 64 MiB at once, probably when glibc's first heap
+/// of the store's thread is full and sled's buffers of 8 MiB go into the next one.
 const GROWTH_MAX_KIB: u64 = 96 << 10;
 
 /// What can be hit.
