@@ -71,11 +71,14 @@ pub enum Mutation {
     TakeOvertaken,
     /// A manager that was suspended takes its own silence for its workers'.
     ForgetSleep,
+    /// A restarted manager does not know since when a job is there, and takes a result of a
+    /// former one of its id.
+    ForgetSince,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 30] = [
+    pub const ALL: [Mutation; 31] = [
         Mutation::AcknowledgeBeforeDurable,
         Mutation::ConfirmBeforeDurable,
         Mutation::DispatchBeforeDurable,
@@ -106,6 +109,7 @@ impl Mutation {
         Mutation::ForgetUndecided,
         Mutation::TakeOvertaken,
         Mutation::ForgetSleep,
+        Mutation::ForgetSince,
     ];
 
     /// The name in tables and on the command line.
@@ -142,6 +146,7 @@ impl Mutation {
             Mutation::ForgetUndecided => "forget-undecided",
             Mutation::TakeOvertaken => "take-overtaken",
             Mutation::ForgetSleep => "forget-sleep",
+            Mutation::ForgetSince => "forget-since",
         }
     }
 

@@ -39,6 +39,14 @@ impl Core {
         }
     }
 
+    /// The attempt that is made next, of whichever job.
+    pub(super) fn next_attempt(&self) -> AttemptId {
+        AttemptId {
+            epoch: self.epoch,
+            counter: self.next_attempt,
+        }
+    }
+
     /// How many attempts a worker may hold: its slots, and a little work in hand.
     pub(super) fn credit(&self, worker: &Worker) -> u32 {
         if !self.workers.is_proven(worker) {
@@ -181,10 +189,7 @@ impl Core {
         now: Timestamp,
         batches: &mut Batches,
     ) {
-        let attempt = AttemptId {
-            epoch: self.epoch,
-            counter: self.next_attempt,
-        };
+        let attempt = self.next_attempt();
         self.next_attempt += 1;
         if let Some(job) = self.jobs.job(no) {
             let waited = micros(now.since(job.changed_at));

@@ -125,6 +125,7 @@ impl Core {
             })
         });
         let ticket = self.jobs.take_ticket();
+        let since = self.next_attempt();
         let no = self.jobs.insert(Job {
             id: id.clone(),
             state: if until.is_some() {
@@ -140,6 +141,7 @@ impl Core {
             changed_at: now,
             home: PageSeq::FIRST,
             bytes: 0,
+            since,
             after: RecordSeq(0),
             attempt: None,
             rare,

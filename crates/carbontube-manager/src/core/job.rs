@@ -30,6 +30,8 @@ pub(super) struct Job {
     pub(super) ticket: u64,
     pub(super) enqueued_at: Timestamp,
     pub(super) changed_at: Timestamp,
+    /// The first attempt that can be its own; a former job may have had its id.
+    pub(super) since: AttemptId,
     /// The page where its latest full record begins, and how long that is.
     pub(super) home: PageSeq,
     pub(super) bytes: u32,
@@ -118,8 +120,6 @@ pub(super) struct Jobs {
     counts: Vec<PhaseCounts>,
     pub(super) failures: Failures,
     next_no: JobNo,
-    /// The first job that was not there when this process started.
-    first_new: JobNo,
     pub(super) next_ticket: u64,
 }
 
@@ -133,24 +133,12 @@ impl Jobs {
             counts: vec![PhaseCounts::default(); phases],
             failures: Failures::default(),
             next_no: 1,
-            first_new: 1,
             next_ticket: 1,
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.table.len()
-    }
-
-    /// All jobs that were there before are inserted.
-    pub(super) fn recovered(&mut self) {
-        self.first_new = self.next_no;
-    }
-
-    /// Whether a job was accepted by this process: no attempt of an earlier one is its own,
-    /// though a former job may have had its id.
-    pub(super) fn is_new(&self, no: JobNo) -> bool {
-        no >= self.first_new
     }
 
     pub(super) fn no(&self, id: &JobId) -> Option<JobNo> {

@@ -135,13 +135,16 @@ impl Core {
     pub(super) fn journal_job(&mut self, no: JobNo, payload: &Bytes, accepted: bool) {
         let Some(job) = self.jobs.job(no) else { return };
         let rare = job.rare.as_deref();
-        let record = Record::Job(JobRecord {
-            accepted,
-            enqueued_at: job.enqueued_at,
-            traceparent: rare.and_then(|rare| rare.traceparent.clone()),
-            attempts: rare.map(|rare| rare.attempts.clone()).unwrap_or_default(),
-            change: self.change_record(job, None),
-        });
+        let record = Record::JobSince {
+            since: job.since,
+            job: JobRecord {
+                accepted,
+                enqueued_at: job.enqueued_at,
+                traceparent: rare.and_then(|rare| rare.traceparent.clone()),
+                attempts: rare.map(|rare| rare.attempts.clone()).unwrap_or_default(),
+                change: self.change_record(job, None),
+            },
+        };
         let (home, bytes) = self.journal.append(&record, payload);
         self.journal_doubt(no);
         let last = self.journal.last;

@@ -389,7 +389,8 @@ impl Core {
 
     /// Whether an attempt can be one of this very job, and not of a former one of its id.
     pub(super) fn may_be_of(&self, attempt: AttemptId, no: JobNo) -> bool {
-        attempt.epoch == self.epoch || !self.jobs.is_new(no)
+        let job = self.jobs.job(no);
+        job.is_some_and(|job| attempt >= job.since)
     }
 
     /// The place now of a phase that stood at `phase` when the attempt was made.

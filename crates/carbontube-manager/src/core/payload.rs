@@ -124,7 +124,7 @@ impl Payloads {
 
 impl Core {
     /// A live job's instructions, if they are in memory.
-    pub(super) fn payload(&mut self, no: JobNo) -> Option<Bytes> {
+    pub(super) fn payload(&self, no: JobNo) -> Option<Bytes> {
         if let Some(bytes) = self.payloads.cached(no) {
             return Some(bytes);
         }
@@ -224,7 +224,7 @@ impl Core {
         self.payloads.reads.remove(&(log, home));
         self.payloads.damaged.remove(&(log, home));
         match log {
-            Log::Journal => self.journal_page_read(home, &records, now),
+            Log::Journal => self.journal_page_read(home, &records, &reasons, now),
             Log::History => {}
         }
         for reason in reasons {
@@ -234,7 +234,7 @@ impl Core {
                     worker,
                     route,
                     result,
-                } => self.handle_result(worker, route, *result, now),
+                } => self.handle_result_read(worker, route, *result, home, now),
                 Reason::Detail {
                     client,
                     request,
@@ -250,18 +250,32 @@ impl Core {
         }
     }
 
-    fn journal_page_read(&mut self, home: PageSeq, records: &[Bytes], now: Timestamp) {
+    fn journal_page_read(
+        &mut self,
+        home: PageSeq,
+        records: &[Bytes],
+        reasons: &[Reason],
+        now: Timestamp,
+    ) {
         // What is read stays until it could be dispatched at least, whatever else is read
         // meanwhile, or it could be read for ever.
         if !std::mem::replace(&mut self.payloads.is_fresh, true) {
             self.payloads.make_room();
         }
         let all = self.payloads.compacting.take_if(|page| *page == home);
+        // Even what waits for no worker: a late result may end it.
+        let has_result = |job: &JobId| {
+            let mut reasons = reasons.iter();
+            reasons
+                .any(|reason| matches!(reason, Reason::Result { result, .. } if result.job == *job))
+        };
         for bytes in records {
-            if let Ok((Record::Job(record), payload)) = record::decode::<Record>(bytes)
+            if let Ok((record, payload)) = record::decode::<Record>(bytes)
+                && let Some(record) = record.into_job()
                 && let Some(no) = self.jobs.no(&record.change.id)
                 && self.jobs.job(no).is_some_and(|job| {
-                    job.home == home && (all.is_some() || !job.waits_for_no_worker())
+                    let is_needed = !job.waits_for_no_worker() || has_result(&job.id);
+                    job.home == home && (all.is_some() || is_needed)
                 })
             {
                 self.payloads.put(no, Core::payload_copy(&payload));
@@ -271,10 +285,8 @@ impl Core {
         let jobs = self.journal.pages.get(&home).map(|page| page.jobs.clone());
         let held: BTreeSet<JobId> = records
             .iter()
-            .filter_map(|bytes| match record::decode::<Record>(bytes) {
-                Ok((Record::Job(record), _)) => Some(record.change.id),
-                _ => None,
-            })
+            .filter_map(|bytes| record::decode::<Record>(bytes).ok()?.0.into_job())
+            .map(|record| record.change.id)
             .collect();
         for no in jobs.unwrap_or_default() {
             let job = self.jobs.job(no).filter(|job| job.home == home);
@@ -285,9 +297,8 @@ impl Core {
     }
 }
 
-fn job_payload(bytes: &Bytes, id: &JobId) -> Option<Bytes> {
-    match record::decode::<Record>(bytes) {
-        Ok((Record::Job(record), payload)) if record.change.id == *id => Some(payload),
-        _ => None,
-    }
+/// The payload of a record, if that is all about this job.
+pub(super) fn job_payload(bytes: &Bytes, id: &JobId) -> Option<Bytes> {
+    let (record, payload) = record::decode::<Record>(bytes).ok()?;
+    (record.into_job()?.change.id == *id).then_some(payload)
 }

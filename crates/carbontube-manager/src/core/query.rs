@@ -13,8 +13,8 @@ use super::cause::Cause;
 use super::history::Entry;
 use super::job::{Job, JobNo};
 use super::machine::Core;
-use super::payload::Reason;
-use super::record::{self, End, Record};
+use super::payload::{Reason, job_payload};
+use super::record::End;
 use super::waits::find_past;
 use super::{ClientId, Effect, PipeId, RecordSeq};
 
@@ -457,12 +457,7 @@ impl Core {
         records: &[Bytes],
     ) {
         if let Some(no) = self.jobs.no(id) {
-            let found = records
-                .iter()
-                .find_map(|bytes| match record::decode::<Record>(bytes) {
-                    Ok((Record::Job(found), payload)) if found.change.id == *id => Some(payload),
-                    _ => None,
-                });
+            let found = records.iter().find_map(|bytes| job_payload(bytes, id));
             return self.answer_live(client, request, no, found.unwrap_or_default());
         }
         let Some((past, instructions)) = find_past(records, id) else {

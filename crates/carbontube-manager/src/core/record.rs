@@ -21,9 +21,10 @@ const HEAD_BYTES_MAX: usize = 4 << 20;
 pub(super) enum Record {
     /// Whose journal this is, and everything that is not about one job.
     State(StateRecord),
-    /// All about a live job; its payload stands behind the head.
+    /// All about a live job; its payload stands behind the head. Versions that did not
+    /// know [`Record::JobSince`] wrote it.
     Job(JobRecord),
-    /// What changed about a live job since its last [`Record::Job`].
+    /// What changed about a live job since its last [`Record::JobSince`].
     Change(ChangeRecord),
     /// The job is not live any more.
     Ended {
@@ -74,6 +75,14 @@ pub(super) enum Record {
         /// Its place in its phase's queue from now on.
         ticket: u64,
     },
+    /// All about a live job; its payload stands behind the head.
+    JobSince {
+        /// The first attempt that can be its own; a former job may have had its id. Of a
+        /// job whose record a version before this wrote, epoch and counter are zero.
+        since: AttemptId,
+        /// The job.
+        job: JobRecord,
+    },
 }
 
 /// A worker that may hold attempts.
@@ -101,6 +110,14 @@ pub(super) struct RepeatsRecord {
 const NUMBER_MAX: u64 = u64::MAX >> 16;
 
 impl Record {
+    /// All about a live job, when it is that.
+    pub(super) fn into_job(self) -> Option<JobRecord> {
+        match self {
+            Record::Job(job) | Record::JobSince { job, .. } => Some(job),
+            _ => None,
+        }
+    }
+
     /// Refuses numbers that no manager has reached: a page can come from an import, and
     /// its checksum only says that it is as somebody made it.
     pub(super) fn check_numbers(&self) -> Result<(), String> {
@@ -119,6 +136,13 @@ impl Record {
                 ("a ticket", change.ticket),
                 ("a number of tries", far(change.tries)),
                 ("a number of lost workers", far(change.losses)),
+            ],
+            Record::JobSince { since, job } => &[
+                ("an epoch", since.epoch),
+                ("a count of attempts", since.counter),
+                ("a ticket", job.change.ticket),
+                ("a number of tries", far(job.change.tries)),
+                ("a number of lost workers", far(job.change.losses)),
             ],
             Record::Repeats(repeats) => &[("a count of repeats", counts(repeats))],
             Record::Rerun { jobs, .. } => &[("a count of repeats", *jobs)],

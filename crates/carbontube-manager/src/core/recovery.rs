@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::JobState;
-use carbontube_protocol::{JobId, JobType, ManagerId, PipelineName, Timestamp, WorkerId};
+use carbontube_protocol::{
+    AttemptId, JobId, JobType, ManagerId, PipelineName, Timestamp, WorkerId,
+};
 use carbontube_storage::PageSeq;
 
 use super::cause::{Doubt, Repeats};
@@ -16,7 +18,7 @@ use super::machine::{Core, PhaseTally, Random};
 use super::pages::Joiner;
 use super::payload::Payloads;
 use super::record::{
-    self, ChangeRecord, End, KnownRecord, PastRecord, Record, Standing, StateRecord,
+    self, ChangeRecord, End, JobRecord, KnownRecord, PastRecord, Record, Standing, StateRecord,
 };
 use super::series::Series;
 use super::{CoreOptions, RecordSeq};
@@ -76,11 +78,18 @@ pub struct Recovery {
     repeats: Repeats,
 }
 
+/// Any attempt may be one of a job whose first attempt its record does not tell.
+const SINCE_UNKNOWN: AttemptId = AttemptId {
+    epoch: 0,
+    counter: 0,
+};
+
 /// A live job as the records so far tell it.
 #[derive(Debug)]
 struct Found {
     home: PageSeq,
     bytes: u32,
+    since: AttemptId,
     enqueued_at: Timestamp,
     change: ChangeRecord,
     rare: Rare,
@@ -147,35 +156,11 @@ impl Recovery {
                 }
                 self.state = Some((state, home));
             }
-            Record::Job(job) => {
-                if job.accepted
-                    && let Some((state, _)) = &mut self.state
-                {
-                    state.totals.enqueued += 1;
-                }
-                let no = match self.ids.get(&job.change.id) {
-                    Some(no) => *no,
-                    None => {
-                        let no = self.next_found;
-                        self.next_found += 1;
-                        self.ids.insert(job.change.id.clone(), no);
-                        no
-                    }
-                };
-                let rare = Rare {
-                    attempts: job.attempts,
-                    traceparent: job.traceparent,
-                    ..Rare::default()
-                };
-                let found = Found {
-                    home,
-                    bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-                    enqueued_at: job.enqueued_at,
-                    change: job.change,
-                    rare,
-                };
-                self.jobs.insert(no, found);
+            Record::Job(job) => self.job_found(home, bytes, SINCE_UNKNOWN, job),
+            Record::JobSince { job, .. } if mutation::is(Mutation::ForgetSince) => {
+                self.job_found(home, bytes, SINCE_UNKNOWN, job);
             }
+            Record::JobSince { since, job } => self.job_found(home, bytes, since, job),
             Record::Change(_) if mutation::is(Mutation::ForgetChangesAtRecovery) => {}
             Record::Change(mut change) => {
                 let no = self.ids.get(&change.id);
@@ -246,6 +231,37 @@ impl Recovery {
             }
         }
         Ok(())
+    }
+
+    fn job_found(&mut self, home: PageSeq, bytes: usize, since: AttemptId, job: JobRecord) {
+        if job.accepted
+            && let Some((state, _)) = &mut self.state
+        {
+            state.totals.enqueued += 1;
+        }
+        let no = match self.ids.get(&job.change.id) {
+            Some(no) => *no,
+            None => {
+                let no = self.next_found;
+                self.next_found += 1;
+                self.ids.insert(job.change.id.clone(), no);
+                no
+            }
+        };
+        let rare = Rare {
+            attempts: job.attempts,
+            traceparent: job.traceparent,
+            ..Rare::default()
+        };
+        let found = Found {
+            home,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            since,
+            enqueued_at: job.enqueued_at,
+            change: job.change,
+            rare,
+        };
+        self.jobs.insert(no, found);
     }
 
     fn found(&mut self, id: &JobId) -> Option<&mut Found> {
@@ -353,13 +369,13 @@ impl Recovery {
                 changed_at: change.changed_at,
                 home: found.home,
                 bytes: found.bytes,
+                since: found.since,
                 after: RecordSeq(0),
                 attempt: None,
                 rare: is_rare.then(|| Box::new(rare)),
             });
             journal.settle(no, found.home, found.bytes);
         }
-        jobs.recovered();
         let last_ticket = tickets.last().copied().unwrap_or(0);
         jobs.next_ticket = last_ticket + 1;
         let is_new = self.state.is_none();

@@ -9,7 +9,7 @@ use carbontube_protocol::message::{
     HeldState, JobState, Outcome, Results,
 };
 use carbontube_protocol::{AttemptId, JobId, Timestamp, WorkerId, check_instructions};
-use carbontube_storage::Log;
+use carbontube_storage::{Log, PageSeq};
 
 use super::Effect;
 use super::cause::{Cause, Doubt};
@@ -129,14 +129,7 @@ impl Core {
         if self.is_of_another(worker, attempt, &result.job) {
             return self.count("attempts_of_others", 1);
         }
-        let target = self.result_target(&result);
-        if let Some(no) = target
-            && matches!(result.outcome, Outcome::Success)
-            && result.instructions.is_empty()
-            && self.is_last_phase(no)
-            && self.payload(no).is_none()
-            && let Some(home) = self.jobs.job(no).map(|job| job.home)
-        {
+        if let Some(home) = self.page_for(&result) {
             let result = Box::new(result);
             let reason = Reason::Result {
                 worker,
@@ -145,6 +138,7 @@ impl Core {
             };
             return self.read_page(Log::Journal, home, reason);
         }
+        let target = self.result_target(&result);
         let held = self.release(worker, attempt);
         // A stranger's word about an attempt decides nothing about it.
         let given_up = self.settled.given_up(attempt, &result.job);
@@ -173,6 +167,35 @@ impl Core {
             }
         }
         self.acknowledge(worker, route, attempt);
+    }
+
+    /// The page with the instructions that become the job's result, if they are not in memory.
+    fn page_for(&self, result: &AttemptResult) -> Option<PageSeq> {
+        let is_needed =
+            matches!(result.outcome, Outcome::Success) && result.instructions.is_empty();
+        let no = is_needed.then(|| self.result_target(result)).flatten()?;
+        if !self.is_last_phase(no) || self.payload(no).is_some() {
+            return None;
+        }
+        self.jobs.job(no).map(|job| job.home)
+    }
+
+    /// Takes a result whose page has been read.
+    pub(super) fn handle_result_read(
+        &mut self,
+        worker: WorkerId,
+        route: u16,
+        result: AttemptResult,
+        page: PageSeq,
+        now: Timestamp,
+    ) {
+        if self.page_for(&result) != Some(page) {
+            return self.handle_result(worker, route, result, now);
+        }
+        // The page has lost them: its job says so at its turn, and nobody reads for ever.
+        self.count("payloads_lost", 1);
+        self.release(worker, result.attempt);
+        self.acknowledge(worker, route, result.attempt);
     }
 
     /// A success whose output is no instructions is a failure, and decides what one does.

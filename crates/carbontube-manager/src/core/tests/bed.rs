@@ -22,6 +22,9 @@ use crate::{PhaseDefinition, PipelineDefinition};
 
 pub(super) const CLIENT: ClientId = ClientId(1);
 
+/// More than any test needs: a core that is never done would let it hang.
+const TURNS_MAX: usize = 100_000;
+
 pub(super) fn id(text: &str) -> JobId {
     JobId::new(text).expect("the test's id is one")
 }
@@ -168,8 +171,12 @@ impl Bed {
     }
 
     /// What the shell does after a batch, until nothing is left to do.
+    ///
+    /// # Panics
+    /// If there is always more.
     pub(super) fn settle(&mut self) {
-        loop {
+        for turn in 0.. {
+            assert!(turn < TURNS_MAX, "the core never has enough");
             self.core.dispatch(self.now);
             if let Some(commit) = self.core.take_commit(self.now) {
                 self.commits_undone.push_back(commit);
@@ -531,7 +538,8 @@ impl Bed {
     pub(super) fn run(&mut self, most: Duration) {
         let end = self.now + most;
         let mut next_beat = self.now + Duration::from_secs(1);
-        loop {
+        for turn in 0.. {
+            assert!(turn < TURNS_MAX, "time stands still");
             let ends = self
                 .workers
                 .values()

@@ -385,8 +385,9 @@ fn results_that_are_not_durable_count_as_held_by_a_worker_that_is_gone_after_a_r
 }
 
 /// Found by the simulator, seed 1525.
-#[test]
-fn result_of_a_job_of_an_earlier_life_decides_nothing_about_a_new_one_of_its_id() {
+/// A worker repeats a result of a former job of an id; `before` and `after` are how often the
+/// manager is started again before and after the id is used again.
+fn result_of_a_former_job_decides_nothing(before: usize, after: usize) {
     let options = CoreOptions {
         history_jobs_max: 0,
         ..CoreOptions::default()
@@ -394,13 +395,18 @@ fn result_of_a_job_of_an_earlier_life_decides_nothing_about_a_new_one_of_its_id(
     let mut bed = Bed::with(pipeline(&["one"]), options);
     let worker = bed.add_worker(1, "one", 1);
     bed.enqueue(&["a"]);
-    bed.workers.get_mut(&worker).expect("it is there").slots = 1;
     let attempt = bed.workers[&worker].running[0].1.attempt;
     bed.finish(worker, "a", Outcome::Success, "{\"old\":1}");
     bed.enqueue(&["b"]);
     bed.finish(worker, "b", Outcome::Success, "");
-    bed.restart();
+    for _ in 0..before {
+        bed.restart();
+    }
     bed.enqueue(&["a"]);
+    for _ in 0..after {
+        bed.restart();
+        bed.beat(worker);
+    }
     assert_eq!(bed.runs(worker), ["a"], "it is a job of its own");
     bed.result(
         worker,
@@ -416,6 +422,19 @@ fn result_of_a_job_of_an_earlier_life_decides_nothing_about_a_new_one_of_its_id(
     );
     assert_eq!(bed.state("a"), Some(JobState::Running));
     assert_eq!(bed.stats().reruns, 0);
+}
+
+#[test]
+fn result_of_a_job_of_an_earlier_life_decides_nothing_about_a_new_one_of_its_id() {
+    result_of_a_former_job_decides_nothing(1, 0);
+}
+
+#[test]
+fn result_of_a_former_job_decides_nothing_about_one_of_its_id_that_was_recovered() {
+    // Of the same life, of the one before, and of one long before.
+    for (before, after) in [(0, 0), (0, 1), (1, 1), (2, 3)] {
+        result_of_a_former_job_decides_nothing(before, after);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use carbontube_protocol::message::{
     JobState, Message, NewJob, Outcome, Query, Results, Selector,
 };
 use carbontube_protocol::{AttemptId, Timestamp, WorkerId};
+use carbontube_storage::Log;
 
 use super::bed::{Bed, failure, id, new_job, pipeline, worker_id};
 use crate::core::{CoreOptions, Effect, Input};
@@ -166,6 +167,52 @@ fn result_that_waited_for_a_page_is_acknowledged_on_its_own_route() {
             .handle(Input::PageRead { log, page, bytes }, bed.now);
     }
     assert_eq!(acks(&mut bed), [(3, vec![attempt])]);
+}
+
+/// A job that waits for its retry, and the late success of its lost first attempt.
+fn late_success() -> (Bed, [WorkerId; 2], AttemptResult) {
+    let options = CoreOptions {
+        payload_cache_bytes_max: 0,
+        ..CoreOptions::default()
+    };
+    let mut bed = Bed::with(pipeline(&["one"]), options);
+    bed.duration = |_| Duration::from_secs(1000);
+    let first = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let late = success(&bed, first);
+    bed.workers.get_mut(&first).expect("there").alive = false;
+    let second = bed.add_worker(2, "one", 1);
+    while bed.runs(second).is_empty() {
+        bed.pass(Duration::from_secs(1));
+        bed.beat(second);
+    }
+    bed.finish(second, "a", failure(true), "");
+    assert_eq!(bed.state("a"), Some(JobState::Scheduled));
+    (bed, [first, second], late)
+}
+
+/// Its page was read again and again until the retry was due: what waits is not kept.
+#[test]
+fn late_success_of_a_job_that_waits_for_its_retry_needs_its_page_once() {
+    let (mut bed, [first, _], late) = late_success();
+    bed.result(first, late);
+    assert_eq!(bed.state("a"), Some(JobState::Success));
+}
+
+#[test]
+fn late_success_of_a_job_whose_page_is_gone_is_not_waited_for() {
+    let (mut bed, [first, second], late) = late_success();
+    let no = bed.core.jobs.no(&id("a")).expect("live");
+    let home = bed.core.jobs.job(no).expect("live").home;
+    let page = bed.disk.0.remove(&(Log::Journal.tag(), home.0));
+    assert!(page.is_some());
+    bed.result(first, late);
+    assert_eq!(bed.state("a"), Some(JobState::Scheduled));
+    for _ in 0..20 {
+        bed.pass(Duration::from_secs(1));
+        bed.beat(second);
+    }
+    assert_eq!(bed.state("a"), Some(JobState::Failed), "it cannot run");
 }
 
 /// While the disk takes nothing, what is taken in must not fill the memory.

@@ -187,6 +187,10 @@ enum Record {
         id: JobId,
         ticket: u64,
     },
+    JobSince {
+        since: AttemptId,
+        job: JobRecord,
+    },
 }
 
 /// The number of a variant, which is all that is needed of it.
@@ -276,7 +280,7 @@ struct PastRecord {
 }
 
 /// Kinds of records that are known here.
-const KINDS: u8 = 12;
+const KINDS: u8 = 13;
 /// Those of them that are not read.
 const SKIPPED: [u8; 4] = [4, 5, 6, 8];
 
@@ -316,7 +320,7 @@ impl JournalSays {
                 self.enqueued = state.enqueued;
                 self.success = state.success;
             }
-            Record::Job(job) => {
+            Record::Job(job) | Record::JobSince { job, .. } => {
                 self.enqueued += u64::from(job.accepted);
                 self.attempts
                     .insert(job.change.id.to_string(), job.attempts);
