@@ -167,6 +167,15 @@ struct Done {
     sends: u32,
 }
 
+/// An attempt that had begun and was stopped before its end.
+#[derive(Debug)]
+struct Abandoned {
+    manager: u8,
+    /// The manager's when it was handed back.
+    epoch: u64,
+    back: HandedBack,
+}
+
 /// The state of a worker.
 #[derive(Debug)]
 pub struct Session {
@@ -174,6 +183,8 @@ pub struct Session {
     state: WorkerState,
     managers: Vec<Manager>,
     held: BTreeMap<Key, Entry>,
+    /// What was abandoned. A manager that was started again since may not have heard of it.
+    abandoned: Vec<Abandoned>,
     /// May hold keys that were recalled or cancelled since.
     queue: VecDeque<Key>,
     load: Load,
@@ -199,6 +210,7 @@ impl Session {
             state: WorkerState::Available,
             managers: Vec::new(),
             held: BTreeMap::new(),
+            abandoned: Vec::new(),
             queue: VecDeque::new(),
             load: Load::default(),
             queued_bytes: 0,
@@ -309,6 +321,7 @@ impl Session {
                 manager.route = None;
             }
             self.resend_all(index);
+            self.repeat_abandoned(index);
             self.effects.heartbeat = true;
         }
         let manager = &mut self.managers[usize::from(index)];
@@ -337,6 +350,8 @@ impl Session {
             self.stale_count += 1;
             return None;
         };
+        self.abandoned
+            .retain(|abandoned| usize::from(abandoned.manager) != oldest);
         self.managers[oldest] = manager;
         Some(oldest)
     }
@@ -694,9 +709,31 @@ impl Session {
 
     /// The grace period is over: hands back what still runs.
     pub fn abandon_running(&mut self) {
+        for (key, entry) in &self.held {
+            if matches!(entry.state, State::Running { .. }) {
+                self.abandoned.push(Abandoned {
+                    manager: key.manager,
+                    epoch: self.managers[usize::from(key.manager)].epoch,
+                    back: HandedBack {
+                        attempt: key.attempt,
+                        job: entry.job.clone(),
+                        phase: entry.phase,
+                    },
+                });
+            }
+        }
         self.hand_back_all(HandBackReason::Abandoned, |state| {
             matches!(state, State::Running { .. })
         });
+    }
+
+    /// A manager that was started again hears once more what was abandoned: its former life
+    /// may have ended before it wrote that down.
+    fn repeat_abandoned(&mut self, index: u8) {
+        let of_manager = |abandoned: &&Abandoned| abandoned.manager == index;
+        let abandoned = self.abandoned.iter().filter(of_manager);
+        let attempts = abandoned.map(|abandoned| abandoned.back.clone()).collect();
+        self.hand_back(index, HandBackReason::Abandoned, attempts);
     }
 
     fn hand_back_all(&mut self, reason: HandBackReason, which: fn(&State) -> bool) {
@@ -744,6 +781,20 @@ impl Session {
                     State::Done(_) => HeldState::Done,
                 },
             });
+        }
+        // Heartbeats and hand-backs go different ways: a manager that was started again must
+        // not take the one for all there is before it has the other.
+        for abandoned in &self.abandoned {
+            let list = &mut lists[usize::from(abandoned.manager)];
+            if list.epoch > abandoned.epoch && list.held.len() < self.profile.limits.batch_jobs_max
+            {
+                list.held.push(Held {
+                    attempt: abandoned.back.attempt,
+                    job: abandoned.back.job.clone(),
+                    phase: abandoned.back.phase,
+                    state: HeldState::Running,
+                });
+            }
         }
         lists
     }

@@ -165,6 +165,12 @@ fn find_all(sim: &Sim) -> bool {
         let plan = plan(sim, Some(mutation));
         let summary = runner::run(&plan, &|_| {});
         match summary.failures.first() {
+            // It must be the fault that was found.
+            Some((seed, _)) if runner::run_seed(*seed, false, None).violation.is_some() => {
+                all = false;
+                let name = mutation.name();
+                println!("| {name} | NOT FOUND: fails without it too | {seed} | |");
+            }
             Some((seed, violation)) => println!(
                 "| {} | {} | {seed} | {} |",
                 mutation.name(),

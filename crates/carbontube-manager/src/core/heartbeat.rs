@@ -384,7 +384,7 @@ impl Core {
         self.requeue(no, attempt, Some(cause), now);
     }
 
-    fn reconcile_held(&mut self, id: WorkerId, held: &HeldReport, now: Timestamp) {
+    pub(super) fn reconcile_held(&mut self, id: WorkerId, held: &HeldReport, now: Timestamp) {
         let attempt = held.attempt;
         let Some(worker) = self.workers.table.get_mut(&id) else {
             return;
@@ -465,6 +465,8 @@ impl Core {
                 self.send_cancel(id, attempt);
             }
             (JobState::Enqueued, _) if mutation::is(Mutation::ForgetAdopted) => {}
+            // The worker has stopped it, and its heartbeat was on the way.
+            (JobState::Enqueued, _) if self.settled.was_abandoned(attempt) => {}
             // Of this epoch, only what was given up can still be held.
             (JobState::Enqueued, _)
                 if attempt.epoch == self.epoch

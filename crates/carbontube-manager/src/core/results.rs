@@ -6,7 +6,7 @@ use bytes::Bytes;
 use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
     AttemptResult, AttemptView, Cancel, ErrorReport, FailureKind, HandBack, HandBackReason,
-    HeldState, JobState, Outcome, Results,
+    Held as HeldReport, HeldState, JobState, Outcome, Results,
 };
 use carbontube_protocol::{AttemptId, JobId, Timestamp, WorkerId, check_instructions};
 use carbontube_storage::{Log, PageSeq};
@@ -92,6 +92,12 @@ impl Settled {
                 self.table.remove(&oldest);
             }
         }
+    }
+
+    /// Its worker stopped it before its end and said so.
+    pub(super) fn was_abandoned(&self, attempt: AttemptId) -> bool {
+        let given_up = self.table.get(&attempt).and_then(Option::as_ref);
+        given_up.is_some_and(|given_up| given_up.cause == Cause::Abandoned)
     }
 
     pub(super) fn was_taken(&self, attempt: AttemptId) -> bool {
@@ -573,6 +579,16 @@ impl Core {
         let abandoned = hand_back.reason == HandBackReason::Abandoned;
         for back in hand_back.attempts {
             let attempt = back.attempt;
+            if abandoned && attempt.epoch < self.epoch {
+                // Begun before this manager was started, and perhaps not heard of yet.
+                let report = HeldReport {
+                    attempt,
+                    job: back.job,
+                    phase: back.phase,
+                    state: HeldState::Running,
+                };
+                self.reconcile_held(id, &report, now);
+            }
             let Some(held) = self.release(id, attempt) else {
                 self.count("hand_backs_of_others", 1);
                 continue;

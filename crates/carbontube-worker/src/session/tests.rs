@@ -535,6 +535,27 @@ fn drain_hands_back_queued_then_what_outlasts_the_grace_then_says_goodbye() {
 }
 
 #[test]
+fn what_was_abandoned_is_told_again_to_a_manager_that_was_started_again() {
+    let mut desk = desk();
+    desk.give(&[1, 2]);
+    desk.start().expect("queued");
+    desk.session.drain();
+    desk.session.abandon_running();
+    assert_eq!(desk.sends(0), ["Draining [2]", "Abandoned [1]"]);
+    desk.hello(head(1, 1, 40));
+    assert_eq!(desk.sends(0), [""; 0], "it has heard it in this life");
+    assert_eq!(desk.session.held()[0].held, []);
+    desk.hello(head(1, 2, 1));
+    assert_eq!(desk.sends(0), ["Abandoned [1]"]);
+    let held = &desk.session.held()[0].held;
+    let listed: Vec<_> = held
+        .iter()
+        .map(|held| (held.attempt.counter, held.state))
+        .collect();
+    assert_eq!(listed, [(1, HeldState::Running)], "until it is gone");
+}
+
+#[test]
 fn managers_are_bounded_and_those_with_work_stay() {
     let mut desk = desk();
     desk.give(&[1]);

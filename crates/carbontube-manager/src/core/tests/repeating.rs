@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use carbontube_protocol::WorkerId;
 use carbontube_protocol::message::{
-    Goodbye, HandBack, HandBackReason, HandedBack, Outcome, Query, Selector,
+    Goodbye, HandBack, HandBackReason, HandedBack, JobState, Outcome, Query, Selector,
 };
 
 use super::bed::{Bed, id};
@@ -194,6 +194,39 @@ fn abandoned_attempt_is_a_rerun_and_a_handed_back_one_is_not() {
     }
     assert_eq!(bed.runs(second), ["a", "b"]);
     assert_eq!(reruns(&mut bed), once("handed back after it had begun"));
+}
+
+/// The manager's former life may have ended before it wrote the hand-back down, so the worker
+/// repeats it. It comes before the heartbeat or after it, and twice.
+#[test]
+fn attempt_that_was_abandoned_before_a_restart_is_one_rerun() {
+    for heartbeat_first in [true, false] {
+        let mut bed = Bed::new(&["one"]);
+        let first = bed.add_worker(1, "one", 1);
+        bed.enqueue(&["a"]);
+        let job = bed.workers[&first].running[0].1.clone();
+        let back = HandBack {
+            worker: first,
+            reason: HandBackReason::Abandoned,
+            attempts: vec![HandedBack {
+                attempt: job.attempt,
+                job: job.job,
+                phase: job.phase,
+            }],
+        };
+        bed.workers.get_mut(&first).expect("there").draining = true;
+        bed.restart();
+        if heartbeat_first {
+            bed.beat(first);
+            assert_eq!(bed.state("a"), Some(JobState::Running));
+        }
+        bed.input(Input::HandBack(back.clone()));
+        bed.beat(first);
+        bed.input(Input::HandBack(back));
+        let second = bed.add_worker(2, "one", 1);
+        assert_eq!(bed.runs(second), ["a"]);
+        assert_eq!(reruns(&mut bed), once("handed back after it had begun"));
+    }
 }
 
 #[test]
