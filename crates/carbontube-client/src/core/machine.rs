@@ -495,7 +495,24 @@ impl Core {
                 }
             }
         }
+        for (number, id) in self.requests.at(link) {
+            self.narrow(number, id);
+        }
         self.requests.lost(link);
+    }
+
+    /// A wait that is sent again asks for what is still open: answers that are more than the
+    /// client can take at once would otherwise begin with the same jobs each time.
+    fn narrow(&mut self, number: u64, id: CallId) {
+        if let Some(call) = self.calls.get_mut(&id)
+            && let Task::Waiting(waiting) = &call.task
+            && let Some(ids) = call.requests.get_mut(&number)
+            && ids.iter().any(|id| !waiting.open.contains(id))
+        {
+            ids.retain(|id| waiting.open.contains(id));
+            let frames = encode(&waiting.request(number, ids), self.options.codec);
+            self.requests.replace(number, frames);
+        }
     }
 
     fn set_link(&mut self, link: usize, condition: Condition, now: Timestamp) {
