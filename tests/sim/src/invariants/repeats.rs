@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use carbontube_protocol::AttemptId;
+
 use super::Watch;
 use crate::network::NodeId;
 use crate::oracle::{Asked, Disturbance, Event, Outcome};
@@ -24,7 +26,11 @@ pub fn repeated_executions_have_a_cause(watch: &mut Watch, view: &View<'_>) -> R
             continue;
         };
         let former = watch.former.get(id).copied().unwrap_or_default();
+        // One of the former job may even begin after the id is used again.
+        let last = watch.former_attempt.get(id);
+        let is_former = |attempt: &AttemptId| last.is_some_and(|last| attempt <= last);
         let all = known.executions.iter().enumerate().skip(former);
+        let all = all.filter(|(_, other)| !is_former(&other.attempt));
         let of_phase = all
             .take_while(|(other, _)| other <= index)
             .filter(|(_, other)| other.phase == execution.phase);
