@@ -272,6 +272,7 @@ impl Parameters {
             0 => parameters.leave_only_restarts(&mut random),
             1 => parameters.leave_only_disk_faults(&mut random),
             2 => parameters.leave_only_suspended_managers(&mut random),
+            3 => parameters.use_ids_again(&mut random),
             _ => {}
         }
         parameters
@@ -315,6 +316,24 @@ impl Parameters {
         self.faults = FaultParameters {
             manager_suspensions: Some(ms(r.u64(200..=8000))),
             client_kills: sometimes(r, 0.3, 1000, 10_000),
+            ..no_faults(r)
+        };
+    }
+
+    /// A world whose clients use an id again as soon as its job is forgotten, whose manager is
+    /// killed again and again, and where old results are sent again meanwhile.
+    fn use_ids_again(&mut self, r: &mut Rng) {
+        self.calm_network(r);
+        self.core.history_jobs_max = 0;
+        for client in &mut self.clients {
+            client.made_up = 0.0;
+            client.repeats = 0.9;
+            client.pause.1 = ms(pick(r, &[50, 500]));
+        }
+        self.faults = FaultParameters {
+            manager_kills: Some(ms(r.u64(300..=3000))),
+            hostilities: Some(ms(pick(r, &[20, 100, 500]))),
+            results_twice: 0.5,
             ..no_faults(r)
         };
     }

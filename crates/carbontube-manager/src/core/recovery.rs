@@ -322,6 +322,7 @@ impl Recovery {
             journal.pages.insert(seq, page);
         }
         let mut tickets = BTreeSet::new();
+        let mut due = Vec::new();
         for (_, found) in self.jobs {
             let change = found.change;
             let Some(phase) = phase_of(&change.job_type) else {
@@ -352,6 +353,8 @@ impl Recovery {
                     JobState::Scheduled
                 }
             };
+            let is_due =
+                matches!(change.standing, Standing::Waiting { .. }) && state == JobState::Enqueued;
             let is_rare = rare.until.is_some()
                 || rare.failure.is_some()
                 || rare.settled.is_some()
@@ -375,6 +378,9 @@ impl Recovery {
                 rare: is_rare.then(|| Box::new(rare)),
             });
             journal.settle(no, found.home, found.bytes);
+            if is_due {
+                due.push(no);
+            }
         }
         let last_ticket = tickets.last().copied().unwrap_or(0);
         jobs.next_ticket = last_ticket + 1;
@@ -430,6 +436,11 @@ impl Recovery {
         let is_told = self.known.is_some() || is_new;
         core.begin_adoption(self.known.unwrap_or_default(), is_told, now);
         core.journal_state();
+        // By the clock of now: one that is set back must not make them wait once more, which
+        // nobody would take for handed out.
+        for no in due {
+            core.journal_due(no);
+        }
         let reason = match core.adoption {
             Some(_) => "has started, and asks workers what they hold",
             None => "has started",

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use carbontube_protocol::message::JobState;
 
 use super::Watch;
-use crate::oracle::{Event, Execution, Known};
+use crate::oracle::{Asked, Event, Execution, Known};
 use crate::view::View;
 
 /// A live job's state and phase change only as the table says.
@@ -17,7 +17,14 @@ pub fn job_states_change_legally(watch: &mut Watch, view: &View<'_>) -> Result<(
             continue;
         };
         let known = view.oracle.job(id);
-        let retried = known.is_some_and(|known| known.was_asked(crate::oracle::Asked::Retry));
+        let retried = known.is_some_and(|known| known.was_asked(Asked::Retry));
+        let asked = |what| known.is_some_and(|known| known.was_asked(what));
+        // One that is discarded or cancelled can be followed at once by another of its id.
+        let is_gone =
+            asked(Asked::Cancel) || before.state == JobState::Failed && asked(Asked::Discard);
+        if is_gone && watch.renewed.contains(id) {
+            continue;
+        }
         let fails = (before.state, now.state);
         let legal = match now.phase.cmp(&before.phase) {
             std::cmp::Ordering::Less => false,
@@ -52,7 +59,11 @@ pub fn no_phase_is_skipped(watch: &mut Watch, view: &View<'_>) -> Result<(), Str
             None if gone_as(view, id) == Some(JobState::Success) => watch.last_phase + 1,
             None => 0,
         };
-        if let Some(skipped) = (0..reached).find(|phase| !known.succeeded(*phase)) {
+        let succeeded = |phase: &u16| {
+            let mut all = watch.executions(id, known);
+            all.any(|execution| execution.phase == *phase && execution.success().is_some())
+        };
+        if let Some(skipped) = (0..reached).find(|phase| !succeeded(phase)) {
             return Err(format!(
                 "job {id} has come to phase {reached}, and no execution of phase {skipped} has \
                  succeeded"

@@ -89,8 +89,10 @@ pub fn nothing_repeats_without_a_disturbance(
     }
     let network = &view.parameters.network;
     let heard_by = network.reconnect.1 + network.latency.1 * 4 + HEARTBEATS;
+    if heard_by >= view.parameters.core.worker_timeout {
+        return Ok(());
+    }
     let in_time = heard_by < view.parameters.core.adoption_grace
-        && heard_by < view.parameters.core.worker_timeout
         && network.publish_loss == 0.0
         && network.connect_failure == 0.0;
     let harmless = |(_, node, how): &(_, NodeId, Disturbance)| {

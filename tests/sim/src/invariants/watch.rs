@@ -6,7 +6,7 @@ use carbontube_manager::core::RecordSeq;
 use carbontube_protocol::message::JobState;
 use carbontube_protocol::{AttemptId, JobId, Timestamp, WorkerId};
 
-use crate::oracle::Event;
+use crate::oracle::{Event, Execution, Known};
 use crate::parameters::Parameters;
 use crate::view::View;
 
@@ -48,6 +48,8 @@ pub struct Watch {
     pub former: BTreeMap<JobId, usize>,
     /// For the same: the newest attempt that was made before. It may run as late as now.
     pub former_attempt: BTreeMap<JobId, AttemptId>,
+    /// Ids that have another job since the last step.
+    pub renewed: BTreeSet<JobId>,
     /// When the job of each id arrived, which tells it from a former one of this id.
     arrivals: BTreeMap<JobId, Timestamp>,
     /// The newest attempt of each job, over all lives.
@@ -89,6 +91,7 @@ impl Watch {
             first: BTreeMap::new(),
             former: BTreeMap::new(),
             former_attempt: BTreeMap::new(),
+            renewed: BTreeSet::new(),
             arrivals: BTreeMap::new(),
             newest: BTreeMap::new(),
             belated: BTreeSet::new(),
@@ -114,6 +117,7 @@ impl Watch {
         self.acted = acts != self.acts || view.started;
         self.acts = acts;
         self.before.clear();
+        self.renewed.clear();
         if view.started || view.manager.life() != self.life {
             self.life = view.manager.life();
             self.jobs.clear();
@@ -133,6 +137,18 @@ impl Watch {
             self.pages_of_a_commit_max = self.pages_of_a_commit_max.max(pages);
             self.pages_next = next;
         }
+    }
+
+    /// The executions of the present job of an id, and none of a former one.
+    pub fn executions<'a>(
+        &self,
+        id: &JobId,
+        known: &'a Known,
+    ) -> impl Iterator<Item = &'a Execution> {
+        let former = self.former.get(id).copied().unwrap_or_default();
+        let last = self.former_attempt.get(id).copied();
+        let all = known.executions.iter().skip(former);
+        all.filter(move |execution| last.is_none_or(|last| execution.attempt > last))
     }
 
     fn look_at_executions(&mut self, view: &View<'_>) {
@@ -194,6 +210,7 @@ impl Watch {
                 *newest = (*newest).max(attempt);
             }
             if is_new {
+                self.renewed.insert(job.id.clone());
                 self.arrivals.insert(job.id.clone(), job.enqueued_at);
                 self.acknowledged.remove(job.id);
                 let known = view.oracle.job(job.id);

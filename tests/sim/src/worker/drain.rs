@@ -9,6 +9,7 @@ use super::execution::Why;
 use super::{WorkerNode, token};
 use crate::context::Context;
 use crate::network::Sent;
+use crate::oracle::Disturbance;
 use crate::parameters::Runner;
 use carbontube_protocol::encode;
 
@@ -71,6 +72,8 @@ impl WorkerNode {
                 Stage::Grace if late => {
                     context.note(process.me, format_args!("hands back what still runs"));
                     process.session.abandon_running();
+                    let (now, me) = (context.now, process.me);
+                    context.oracle.disturbed(now, me, Disturbance::Killed);
                     (Stage::Killing, KILLING)
                 }
                 Stage::Killing
@@ -106,6 +109,8 @@ impl WorkerNode {
         while let Some(outgoing) = process.waiting.take().or_else(|| session.take_outgoing(0)) {
             let frames = encode(&outgoing.message, outgoing.codec);
             if context.send(process.route, frames) != Sent::Accepted {
+                let (now, me) = (context.now, process.me);
+                context.oracle.disturbed(now, me, Disturbance::Killed);
                 break;
             }
         }

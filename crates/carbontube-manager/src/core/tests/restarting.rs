@@ -350,6 +350,31 @@ fn retry_that_was_handed_out_is_waited_for_whatever_the_clock_says_after_a_resta
     assert_eq!(bed.stats().reruns, 0);
 }
 
+/// The retry became due while no manager ran. Found by the simulator, seed 28591.
+#[test]
+fn retry_that_was_due_at_a_restart_is_waited_for_after_the_next_whatever_the_clock_says() {
+    let mut bed = Bed::new(&["one"]);
+    let first = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.finish(first, "a", failure(true), "");
+    assert_eq!(bed.state("a"), Some(JobState::Scheduled));
+    bed.now = bed.now + Duration::from_secs(3);
+    bed.restart();
+    bed.beat(first);
+    assert_eq!(bed.runs(first), ["a"], "its second attempt");
+    bed.answers = false;
+    bed.now = carbontube_protocol::Timestamp(bed.now.0 - 2_500_000);
+    bed.restart();
+    let other = bed.add_worker(2, "one", 1);
+    for _ in 0..29 {
+        bed.pass(Duration::from_millis(100));
+    }
+    assert!(bed.runs(other).is_empty(), "a runs at the first");
+    bed.beat(first);
+    assert_eq!(bed.state("a"), Some(JobState::Running));
+    assert_eq!(bed.stats().reruns, 0);
+}
+
 /// Found by the simulator, seed 1310.
 #[test]
 fn results_that_are_not_durable_count_as_held_by_a_worker_that_is_gone_after_a_restart() {
