@@ -48,6 +48,8 @@ pub struct Watch {
     pub former: BTreeMap<JobId, usize>,
     /// For the same: the newest attempt that was made before. It may run as late as now.
     pub former_attempt: BTreeMap<JobId, AttemptId>,
+    /// What was before each job, by its id and when it arrived.
+    births: BTreeMap<(JobId, Timestamp), (usize, Option<AttemptId>)>,
     /// Ids that have another job since the last step.
     pub renewed: BTreeSet<JobId>,
     /// When the job of each id arrived, which tells it from a former one of this id.
@@ -91,6 +93,7 @@ impl Watch {
             first: BTreeMap::new(),
             former: BTreeMap::new(),
             former_attempt: BTreeMap::new(),
+            births: BTreeMap::new(),
             renewed: BTreeSet::new(),
             arrivals: BTreeMap::new(),
             newest: BTreeMap::new(),
@@ -202,8 +205,21 @@ impl Watch {
                 // An answer about a former job of this id may be let out as late as now.
                 self.first.entry(job.id.clone()).or_insert(known_by);
             }
-            if is_new && let Some(newest) = self.newest.get(job.id) {
-                self.former_attempt.insert(job.id.clone(), *newest);
+            if is_new {
+                // A restart can bring back the job before, when the end of that one was not
+                // durable: what was noted of it then holds.
+                let known = view.oracle.job(job.id);
+                let here = (
+                    known.map_or(0, |known| known.executions.len()),
+                    self.newest.get(job.id).copied(),
+                );
+                let birth = (job.id.clone(), job.enqueued_at);
+                let (former, last) = *self.births.entry(birth).or_insert(here);
+                self.former.insert(job.id.clone(), former);
+                match last {
+                    Some(last) => self.former_attempt.insert(job.id.clone(), last),
+                    None => self.former_attempt.remove(job.id),
+                };
             }
             if let Some((attempt, _)) = job.attempt {
                 let newest = self.newest.entry(job.id.clone()).or_insert(attempt);
@@ -213,9 +229,6 @@ impl Watch {
                 self.renewed.insert(job.id.clone());
                 self.arrivals.insert(job.id.clone(), job.enqueued_at);
                 self.acknowledged.remove(job.id);
-                let known = view.oracle.job(job.id);
-                let former = known.map_or(0, |known| known.executions.len());
-                self.former.insert(job.id.clone(), former);
             }
             done.resize(usize::from(job.phase).max(done.len()), known_by);
             let now = Seen {
