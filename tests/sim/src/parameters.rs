@@ -273,6 +273,7 @@ impl Parameters {
             1 => parameters.leave_only_disk_faults(&mut random),
             2 => parameters.leave_only_suspended_managers(&mut random),
             3 => parameters.use_ids_again(&mut random),
+            4 => parameters.leave_only_slow_connections(&mut random),
             _ => {}
         }
         parameters
@@ -334,6 +335,18 @@ impl Parameters {
             manager_kills: Some(ms(r.u64(300..=3000))),
             hostilities: Some(ms(pick(r, &[20, 100, 500]))),
             results_twice: 0.5,
+            ..no_faults(r)
+        };
+    }
+
+    /// A world whose connections are slow for longer than a worker timeout: pipes are given up
+    /// for others, and what they held arrives all the same.
+    fn leave_only_slow_connections(&mut self, r: &mut Rng) {
+        self.calm_network(r);
+        self.core.worker_timeout = ms(500);
+        self.core.adoption_grace = ms(500);
+        self.faults = FaultParameters {
+            slows: Some(ms(pick(r, &[50, 200, 1000]))),
             ..no_faults(r)
         };
     }

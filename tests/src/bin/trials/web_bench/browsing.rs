@@ -18,6 +18,10 @@ use crate::web_page::Page;
 
 /// Within what a page is to paint, in milliseconds.
 const PAINT_MAX_MS: f64 = 200.0;
+const JUST_STARTED: &str = "a browser just started";
+/// For how long a browser is left alone after its first page, so that it has started: what it
+/// makes ready meanwhile would be measured with the page.
+const SETTLE: Duration = Duration::from_secs(3);
 /// How many times a browser is opened anew, and how many times a page is opened again.
 const PAINTS: usize = 7;
 /// After how much silence a worker is lost here, and how much later a page may tell.
@@ -120,6 +124,7 @@ pub(super) fn paint(bench: &Bench, report: &mut Report) -> Result<()> {
         browser.go("about:blank");
         first.push(paints(&browser, &page.url()));
         browser.go("about:blank");
+        thread::sleep(SETTLE);
         browser.forget_cache();
         cold.push(paints(&browser, &page.url()));
         browser.go("about:blank");
@@ -132,18 +137,18 @@ pub(super) fn paint(bench: &Bench, report: &mut Report) -> Result<()> {
         line.push(first_paint(&browser));
     }
     load.end()?;
-    let rows = [
-        ("a browser just started", first),
-        ("cold", cold),
-        ("warm", warm),
-    ];
+    let rows = [(JUST_STARTED, first), ("cold", cold), ("warm", warm)];
     for (name, found) in rows {
         let paint: Vec<f64> = found.iter().map(|pair| pair.0).collect();
         let data: Vec<f64> = found.iter().map(|pair| pair.1).collect();
         let most = at(&paint, 100);
         let value = format!("median {:.0} ms, at most {most:.0}", median(&paint));
         let title = format!("first paint, {name}");
-        report.judge(title, value, "< 200 ms", most < PAINT_MAX_MS);
+        match name {
+            // Its own start is no page's: see the line of text.
+            JUST_STARTED => report.say(title, value),
+            _ => report.judge(title, value, "< 200 ms", most < PAINT_MAX_MS),
+        }
         let value = format!(
             "median {:.0} ms, at most {:.0}",
             median(&data),
@@ -161,7 +166,7 @@ pub(super) fn paint(bench: &Bench, report: &mut Report) -> Result<()> {
         at(&line, 100)
     );
     report.say(
-        "first paint of a line of text, a browser just started",
+        format!("first paint of a line of text, {JUST_STARTED}"),
         value,
     );
     report.keep("paint_line_ms", json!(line));
