@@ -23,10 +23,12 @@ use carbontube_protocol::{
     AttemptId, Codec, JobId, JobType, Limits, ManagerId, Message, PipelineName, Timestamp, WorkerId,
 };
 
+mod abandoned;
 mod outgoing;
 #[cfg(test)]
 mod tests;
 
+use abandoned::Abandoned;
 pub use outgoing::Outgoing;
 use outgoing::Route;
 
@@ -165,15 +167,6 @@ struct Done {
     /// When it was last handed to the network; none while that has not happened.
     sent_at: Option<Timestamp>,
     sends: u32,
-}
-
-/// An attempt that had begun and was stopped before its end.
-#[derive(Debug)]
-struct Abandoned {
-    manager: u8,
-    /// The manager's when it was handed back.
-    epoch: u64,
-    back: HandedBack,
 }
 
 /// The state of a worker.
@@ -707,35 +700,6 @@ impl Session {
         self.queue.clear();
     }
 
-    /// The grace period is over: hands back what still runs.
-    pub fn abandon_running(&mut self) {
-        for (key, entry) in &self.held {
-            if matches!(entry.state, State::Running { .. }) {
-                self.abandoned.push(Abandoned {
-                    manager: key.manager,
-                    epoch: self.managers[usize::from(key.manager)].epoch,
-                    back: HandedBack {
-                        attempt: key.attempt,
-                        job: entry.job.clone(),
-                        phase: entry.phase,
-                    },
-                });
-            }
-        }
-        self.hand_back_all(HandBackReason::Abandoned, |state| {
-            matches!(state, State::Running { .. })
-        });
-    }
-
-    /// A manager that was started again hears once more what was abandoned: its former life
-    /// may have ended before it wrote that down.
-    fn repeat_abandoned(&mut self, index: u8) {
-        let of_manager = |abandoned: &&Abandoned| abandoned.manager == index;
-        let abandoned = self.abandoned.iter().filter(of_manager);
-        let attempts = abandoned.map(|abandoned| abandoned.back.clone()).collect();
-        self.hand_back(index, HandBackReason::Abandoned, attempts);
-    }
-
     fn hand_back_all(&mut self, reason: HandBackReason, which: fn(&State) -> bool) {
         let mut lists: BTreeMap<u8, Vec<HandedBack>> = BTreeMap::new();
         let mut keys = Vec::new();
@@ -782,20 +746,7 @@ impl Session {
                 },
             });
         }
-        // Heartbeats and hand-backs go different ways: a manager that was started again must
-        // not take the one for all there is before it has the other.
-        for abandoned in &self.abandoned {
-            let list = &mut lists[usize::from(abandoned.manager)];
-            if list.epoch > abandoned.epoch && list.held.len() < self.profile.limits.batch_jobs_max
-            {
-                list.held.push(Held {
-                    attempt: abandoned.back.attempt,
-                    job: abandoned.back.job.clone(),
-                    phase: abandoned.back.phase,
-                    state: HeldState::Running,
-                });
-            }
-        }
+        self.list_abandoned(&mut lists);
         lists
     }
 
