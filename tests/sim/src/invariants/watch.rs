@@ -125,6 +125,12 @@ impl Watch {
             self.life = view.manager.life();
             self.jobs.clear();
             self.gone.clear();
+            // A life whose first record was not durable let no attempt out, and its numbers
+            // are used again.
+            if let Some(core) = view.manager.core() {
+                let epoch = core.epoch();
+                self.newest.retain(|_, attempt| attempt.epoch < epoch);
+            }
             self.done.clear();
             self.first.clear();
             self.held.clear();
@@ -252,7 +258,8 @@ impl Watch {
         for id in gone {
             let before = self.jobs.remove(&id);
             self.before.insert(id.clone(), before);
-            self.gone.insert(id, last);
+            // What is told late may be of a former job of this id.
+            self.gone.entry(id).or_insert(last);
         }
     }
 
