@@ -135,7 +135,8 @@ impl Core {
         if self.is_of_another(worker, attempt, &result.job) {
             return self.count("attempts_of_others", 1);
         }
-        if let Some(home) = self.page_for(&result) {
+        let target = self.result_target(&result);
+        if let Some(home) = self.page_for(target, &result) {
             let result = Box::new(result);
             let reason = Reason::Result {
                 worker,
@@ -144,7 +145,6 @@ impl Core {
             };
             return self.read_page(Log::Journal, home, reason);
         }
-        let target = self.result_target(&result);
         let held = self.release(worker, attempt);
         // A stranger's word about an attempt decides nothing about it.
         let given_up = self.settled.given_up(attempt, &result.job);
@@ -176,11 +176,12 @@ impl Core {
     }
 
     /// The page with the instructions that become the job's result, if they are not in memory.
-    fn page_for(&self, result: &AttemptResult) -> Option<PageSeq> {
-        let is_needed =
-            matches!(result.outcome, Outcome::Success) && result.instructions.is_empty();
-        let no = is_needed.then(|| self.result_target(result)).flatten()?;
-        if !self.is_last_phase(no) || self.payload(no).is_some() {
+    fn page_for(&self, target: Option<JobNo>, result: &AttemptResult) -> Option<PageSeq> {
+        let no = target?;
+        let is_needed = matches!(result.outcome, Outcome::Success)
+            && result.instructions.is_empty()
+            && self.is_last_phase(no);
+        if !is_needed || self.payload(no).is_some() {
             return None;
         }
         self.jobs.job(no).map(|job| job.home)
@@ -195,7 +196,7 @@ impl Core {
         page: PageSeq,
         now: Timestamp,
     ) {
-        if self.page_for(&result) != Some(page) {
+        if self.page_for(self.result_target(&result), &result) != Some(page) {
             return self.handle_result(worker, route, result, now);
         }
         // The page has lost them: its job says so at its turn, and nobody reads for ever.
