@@ -45,6 +45,14 @@ phases = ["waits"]
 # Waits until the file that the instructions do not know of is there.
 [phase.waits]
 command = ["/bin/sh", "-c", 'echo $$ >started; while ! test -e go; do sleep 0.05; done; echo "{\"waited\": true}"']
+
+[[pipeline]]
+name = "grows"
+phases = ["inflates"]
+
+[phase.inflates]
+command = ["/bin/sh", "-c", 'printf "{\"large\": \"%01000d\"}" 0']
+attempts = 1
 "#;
 
 fn folder() -> TempDir {
@@ -605,22 +613,23 @@ fn instructions_over_the_limit_are_refused() {
         &[
             "bundle",
             "p.toml",
-            "letters",
+            "grows",
             "--storage=memory:",
             "--pull-bind=tcp://127.0.0.1",
             "--instructions-bytes-max=1000",
         ],
     );
+    let api = bundle.address("api");
     let large = format!("{{\"large\": \"{}\"}}", "x".repeat(1000));
     let finished = run(
         folder.path(),
-        &[
-            "enqueue",
-            &bundle.address("api"),
-            "letters",
-            &large,
-            "--timeout=5",
-        ],
+        &["enqueue", &api, "grows", &large, "--timeout=5"],
     );
     complains(&finished, 5, &["1000"]);
+    // Nor may a phase make larger ones: its job fails with that reason.
+    let finished = run(
+        folder.path(),
+        &["enqueue", &api, "grows", "{}", "--id=g1", "--wait"],
+    );
+    complains(&finished, 6, &["error: job g1 failed", "1000"]);
 }

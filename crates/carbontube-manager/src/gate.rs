@@ -9,8 +9,9 @@ use crate::core::{ClientId, Effect, Gated, PipeId, RecordSeq};
 /// Effects that wait for their record, in the order in which the core gave them.
 ///
 /// Invariant: no effect leaves before its record is durable, nor before an
-/// earlier effect for the same pipe, client or event stream. It waits for nothing else:
-/// the core counts on that, and knows of each message when it can have left.
+/// earlier effect for the same pipe, client or topic of events. It waits for nothing else:
+/// the core counts on that, and knows of each message when it can have left. So what
+/// workers go on saying while the disk is full does not pile up behind a job's event.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     durable: RecordSeq,
@@ -24,7 +25,7 @@ pub(crate) struct Gate {
 enum Lane {
     Pipe(PipeId),
     Client(ClientId),
-    Events,
+    Topic(&'static str),
 }
 
 fn lane(effect: &Effect) -> Option<Lane> {
@@ -34,7 +35,7 @@ fn lane(effect: &Effect) -> Option<Lane> {
         | Effect::ToOriginalPipe { pipe, .. }
         | Effect::OpenPipe { pipe, .. }
         | Effect::ClosePipe { pipe } => Some(Lane::Pipe(*pipe)),
-        Effect::Publish(_) => Some(Lane::Events),
+        Effect::Publish(event) => Some(Lane::Topic(event.kind.topic())),
         Effect::ReadPage { .. } | Effect::Stop => None,
     }
 }
@@ -88,6 +89,9 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use carbontube_protocol::message::{Event, EventKind, JobState, ManagerState};
+    use carbontube_protocol::{JobId, JobType, Timestamp};
+
     use super::*;
 
     fn close(pipe: u64) -> Effect {
@@ -140,6 +144,35 @@ mod tests {
         assert_eq!(gate.admit(gated(0, close(1))), None);
         assert_eq!(advance(&mut gate, 1), [close(1), close(1)]);
         assert_eq!(advance(&mut gate, 9), [close(2)]);
+    }
+
+    #[test]
+    fn events_of_other_topics_do_not_wait_behind_a_job_s_event() {
+        let mut gate = Gate::default();
+        let manager = |reason: &str| {
+            Effect::Publish(Event {
+                at: Timestamp(1),
+                kind: EventKind::Manager {
+                    state: ManagerState::Impaired,
+                    reason: reason.to_owned(),
+                },
+            })
+        };
+        let job = Effect::Publish(Event {
+            at: Timestamp(1),
+            kind: EventKind::Job {
+                job: JobId::new("a").unwrap(),
+                state: JobState::Enqueued,
+                job_type: JobType::new("encode").unwrap(),
+                worker: None,
+                error: None,
+            },
+        });
+        assert_eq!(gate.admit(gated(9, job.clone())), None);
+        let alarm = manager("the disk is full");
+        assert_eq!(gate.admit(gated(0, alarm.clone())), Some(alarm));
+        assert_eq!(gate.admit(gated(0, job.clone())), None, "same topic");
+        assert_eq!(advance(&mut gate, 9), [job.clone(), job]);
     }
 
     #[test]

@@ -199,10 +199,10 @@ pub(crate) fn recover_as(
         let mut result = Ok(());
         store
             .scan(log, PageSeq(0), &mut |seq, bytes| {
-                // An empty page was given up when a damaged journal was imported.
+                // An empty page was given up when a damaged journal was imported: the
+                // recovery has to know of it too.
                 if bytes.is_empty() {
                     log::warn!("page {seq} of the {log} was lost before this journal was imported");
-                    return ControlFlow::Continue(());
                 }
                 result = match log {
                     Log::Journal => recovery.journal_page(seq, bytes),

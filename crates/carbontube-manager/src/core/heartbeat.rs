@@ -409,10 +409,14 @@ impl Core {
         }) else {
             // Decided without it: the worker need not keep or run it.
             if held.state == HeldState::Done {
-                let last = self.journal.last;
-                let (after, attempts) = self.acks.entry((pipe, NO_ROUTE)).or_default();
-                *after = last;
-                attempts.push(attempt);
+                // While nothing can be written it would only wait, with one more of each
+                // heartbeat: one that comes later is answered.
+                if self.journal.trouble.is_none() {
+                    let last = self.journal.last;
+                    let (after, attempts) = self.acks.entry((pipe, NO_ROUTE)).or_default();
+                    *after = last;
+                    attempts.push(attempt);
+                }
             } else if !is_ours || self.jobs.no(&held.job).is_none() {
                 self.send_cancel(id, attempt);
             }
@@ -475,8 +479,11 @@ impl Core {
                 self.count("attempts_of_others", 1);
             }
             (JobState::Enqueued, _) => self.adopt(id, no, held, phase, now),
-            // It was handed out before the restart by a manager that did not journal so.
-            (JobState::Scheduled, _) if attempt.epoch < self.epoch => {
+            // It was handed out before the restart by a manager that did not journal so. What
+            // this one gave up has had its followers, and the job waits for its retry.
+            (JobState::Scheduled, _)
+                if attempt.epoch < self.epoch && self.settled.job_given_up(attempt).is_none() =>
+            {
                 self.jobs.transition(no, JobState::Enqueued, now, |job| {
                     job.rare().until = None;
                 });

@@ -4,7 +4,7 @@ use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
     Code, Enqueue, EnqueueOutcome, Enqueued, JobState, NewJob, Refusal,
 };
-use carbontube_protocol::{JobId, PipelineName, Timestamp, check_instructions};
+use carbontube_protocol::{JobId, PipelineName, Timestamp};
 use carbontube_storage::PageSeq;
 
 use super::job::{Job, Rare};
@@ -103,7 +103,7 @@ impl Core {
             let message = format!("{} jobs have not ended, which is the most", self.jobs.len());
             return reject(Some(id), Code::Busy, message);
         }
-        if let Err(error) = check_instructions(&new.instructions, &self.options.limits) {
+        if let Err(error) = self.options.check_instructions(&new.instructions) {
             self.count("refused_instructions", 1);
             return reject(Some(id), Code::Instructions, error.to_string());
         }

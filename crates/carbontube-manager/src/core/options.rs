@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use carbontube_protocol::Limits;
+use carbontube_protocol::{InstructionsError, Limits};
 
 /// Settings of the core. Every queue and table has its maximum here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoreOptions {
-    /// Limits on what peers send.
+    /// Limits on what peers send: a message beyond them is not read at all.
     pub limits: Limits,
+    /// The largest instructions that a job may come with, and that a phase may make of
+    /// them, in bytes: a job beyond it is refused, a result beyond it fails its attempt.
+    /// Never more than `limits` let through; they stay wide, since nobody could be told
+    /// about what was not read. Default 16 MiB.
+    pub instructions_bytes_max: usize,
     /// After how much silence a worker is lost. Default 5 s.
     pub worker_timeout: Duration,
     /// How long a restarted manager waits for workers to say what they still hold,
@@ -57,6 +62,7 @@ pub struct CoreOptions {
 impl Default for CoreOptions {
     fn default() -> Self {
         CoreOptions {
+            instructions_bytes_max: Limits::default().instructions_bytes_max,
             limits: Limits::default(),
             worker_timeout: Duration::from_secs(5),
             adoption_grace: Duration::from_secs(3),
@@ -77,5 +83,17 @@ impl Default for CoreOptions {
             journal_garbage_bytes_min: 4 << 20,
             list_jobs_max: 1000,
         }
+    }
+}
+
+impl CoreOptions {
+    /// Whether these are instructions that jobs of this pipeline may have.
+    pub(crate) fn check_instructions(&self, bytes: &[u8]) -> Result<(), InstructionsError> {
+        let most = self.instructions_bytes_max;
+        let limits = Limits {
+            instructions_bytes_max: most.min(self.limits.instructions_bytes_max),
+            ..self.limits.clone()
+        };
+        carbontube_protocol::check_instructions(bytes, &limits)
     }
 }

@@ -84,6 +84,9 @@ const SINCE_UNKNOWN: AttemptId = AttemptId {
     counter: 0,
 };
 
+/// More starts of a manager than one page can tell of.
+const STARTS_IN_PAGE_MAX: u64 = 4096;
+
 /// A live job as the records so far tell it.
 #[derive(Debug)]
 struct Found {
@@ -321,6 +324,12 @@ impl Recovery {
             };
             journal.pages.insert(seq, page);
         }
+        // The record of the last start tells; where it may be lost, jobs tell of an epoch
+        // that was, and those that no record is left of are stepped over.
+        let last_epoch = self.state.as_ref().map_or(0, |(state, _)| state.epoch);
+        let told = self.jobs.values().map(|found| found.since.epoch).max();
+        let stepped = self.pages_lost.saturating_mul(STARTS_IN_PAGE_MAX);
+        let last_epoch = last_epoch.max(told.unwrap_or(0)).saturating_add(stepped);
         let mut tickets = BTreeSet::new();
         let mut due = Vec::new();
         for (_, found) in self.jobs {
@@ -387,9 +396,11 @@ impl Recovery {
         let is_new = self.state.is_none();
         let state = self.state.map(|(state, _)| state);
         let manager = state.as_ref().map_or(fresh, |state| state.manager);
-        let epoch = state.as_ref().map_or(1, |state| {
-            state.epoch + u64::from(!mutation::is(Mutation::ReuseEpoch))
-        });
+        let epoch = match last_epoch {
+            0 => 1,
+            last if mutation::is(Mutation::ReuseEpoch) => last,
+            last => last + 1,
+        };
         let phase_map = state.as_ref().map_or(Vec::new(), |state| {
             state.phases.iter().map(phase_of).collect()
         });

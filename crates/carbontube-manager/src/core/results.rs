@@ -8,7 +8,7 @@ use carbontube_protocol::message::{
     AttemptResult, AttemptView, Cancel, ErrorReport, FailureKind, HandBack, HandBackReason,
     Held as HeldReport, HeldState, JobState, Outcome, Results,
 };
-use carbontube_protocol::{AttemptId, JobId, Timestamp, WorkerId, check_instructions};
+use carbontube_protocol::{AttemptId, JobId, Timestamp, WorkerId};
 use carbontube_storage::{Log, PageSeq};
 
 use super::Effect;
@@ -172,7 +172,10 @@ impl Core {
                 worker.decided.push_back(last);
             }
         }
-        self.acknowledge(worker, route, attempt);
+        // While nothing can be written, what is repeated has an acknowledgement that waits.
+        if decides || self.journal.trouble.is_none() {
+            self.acknowledge(worker, route, attempt);
+        }
     }
 
     /// The page with the instructions that become the job's result, if they are not in memory.
@@ -209,7 +212,7 @@ impl Core {
     fn judged(&self, mut result: AttemptResult) -> AttemptResult {
         if matches!(result.outcome, Outcome::Success)
             && !result.instructions.is_empty()
-            && let Err(error) = check_instructions(&result.instructions, &self.options.limits)
+            && let Err(error) = self.options.check_instructions(&result.instructions)
         {
             result.instructions = Bytes::new();
             result.outcome = Outcome::Failure {
@@ -342,6 +345,13 @@ impl Core {
                 }
                 self.succeed(no, attempt, view, &result.instructions, now);
             }
+            // A job that is to be cancelled is gone by now. This attempt was stopped for
+            // another one, and taken up again before its worker had ended it: nothing of it
+            // went wrong, and nobody wants its job to end.
+            Outcome::Failure {
+                kind: FailureKind::Cancelled,
+                ..
+            } => self.requeue(Some(no), attempt, Some(Cause::Abandoned), now),
             Outcome::Failure { kind, error, retry } => {
                 view.finished_at = view.finished_at.max(view.started_at);
                 self.fail_attempt(no, attempt, view, kind, error, retry, now);

@@ -8,7 +8,7 @@ use carbontube_storage::{
     Visit,
 };
 
-use crate::support::{Client, Running, Worker, id, options, run};
+use crate::support::{Client, Running, Worker, counter, id, options, run};
 
 async fn on(faults: &Faults) -> Running {
     let disk = faults.clone();
@@ -79,41 +79,56 @@ fn commit_whose_confirmation_was_lost_is_found_out() {
     });
 }
 
-/// A store that breaks its promises as `commit` says.
-struct Faithless<F>(Box<dyn Store>, F);
+/// A store that does with each commit what `commit` does, and has lost all pages that it had
+/// at first where `lost` says so.
+struct Altered<F> {
+    store: Box<dyn Store>,
+    commit: F,
+    lost: bool,
+}
 
-impl<F: FnMut() -> Result<(), StoreError> + Send> Store for Faithless<F> {
-    fn commit(&mut self, _: &Commit) -> Result<(), StoreError> {
-        (self.1)()
+impl<F> Store for Altered<F>
+where
+    F: FnMut(&mut dyn Store, &Commit) -> Result<(), StoreError> + Send,
+{
+    fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        (self.commit)(&mut *self.store, commit)
     }
 
     fn scan(&mut self, log: Log, from: PageSeq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.0.scan(log, from, visit)
+        let lost = self.lost;
+        let mut altered = |seq: PageSeq, bytes: &[u8]| visit(seq, if lost { &[] } else { bytes });
+        self.store.scan(log, from, &mut altered)
     }
 
     fn read(&mut self, log: Log, seq: PageSeq) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.read(log, seq)
+        self.store.read(log, seq)
     }
 
     fn bounds(&self, log: Log) -> Bounds {
-        self.0.bounds(log)
+        self.store.bounds(log)
     }
 
     fn usage(&mut self) -> Result<Usage, StoreError> {
-        self.0.usage()
+        self.store.usage()
     }
 
     fn reopen(&mut self) -> Result<Option<InDoubt>, StoreError> {
-        self.0.reopen()
+        self.store.reopen()
     }
 
     fn place(&self) -> &str {
-        self.0.place()
+        self.store.place()
     }
 }
 
-async fn end_on(commit: impl FnMut() -> Result<(), StoreError> + Send + 'static) -> RunError {
-    let open = move || Ok(Box::new(Faithless(Box::new(Memory::store()), commit)) as Box<_>);
+async fn end_on(mut commit: impl FnMut() -> Result<(), StoreError> + Send + 'static) -> RunError {
+    let altered = Altered {
+        store: Box::new(Memory::store()),
+        commit: move |_: &mut dyn Store, _: &Commit| commit(),
+        lost: false,
+    };
+    let open = move || Ok(Box::new(altered) as Box<_>);
     let manager = Running::of(Manager::start_on(options(), open).await.expect("it starts"));
     // The first commit says that a new epoch begins.
     manager.end().await.expect_err("it cannot go on")
@@ -144,5 +159,26 @@ fn journal_taken_over_by_another_manager_ends_this_one() {
             RunError::Fenced { reason } => assert_eq!(reason, "epoch 4 writes now"),
             other => panic!("{other:?}"),
         }
+    });
+}
+
+/// What an import leaves where the last page was beyond saving.
+#[test]
+fn journal_whose_last_pages_were_lost_takes_new_ones() {
+    run(async {
+        let faults = Faults::new();
+        on(&faults).await.stop().await;
+        let altered = Altered {
+            store: Box::new(Memory::store_on(&faults).expect("a store")),
+            commit: |store: &mut dyn Store, commit: &Commit| store.commit(commit),
+            lost: true,
+        };
+        let open = move || Ok(Box::new(altered) as Box<_>);
+        let manager = Running::of(Manager::start_on(options(), open).await.expect("it starts"));
+        let mut client = Client::connect(&manager, Codec::Bincode).await;
+        client.enqueue(&["a"]).await;
+        let stats = client.stats().await;
+        assert_ne!(counter(&stats, "pages_lost"), 0);
+        manager.stop().await;
     });
 }

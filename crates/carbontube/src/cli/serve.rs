@@ -7,7 +7,7 @@ use carbontube_manager::{
     Manager, ManagerAddresses, ManagerHandle, ManagerOptions, SocketRole, StartError,
 };
 use carbontube_protocol::{Address, Host};
-use carbontube_transport::{Endpoint, OpenError, Options};
+use carbontube_transport::{Endpoint, OpenError};
 use carbontube_web::WebOptions;
 use carbontube_worker::{Worker, WorkerHandle, WorkerOptions};
 use serde_json::json;
@@ -122,8 +122,7 @@ impl ManagerChoice {
                     core.limits.instructions_bytes_max
                 )));
             }
-            core.limits.instructions_bytes_max = bytes;
-            options.transport = Options::with_limits(&core.limits);
+            core.instructions_bytes_max = bytes;
         }
         Ok(options)
     }

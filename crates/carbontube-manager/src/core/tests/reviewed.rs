@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carbontube_protocol::message::{
-    AttemptResult, Code, EnqueueOutcome, ErrorReport, FailureKind, Held, HeldFor, HeldState,
-    JobState, Message, NewJob, Outcome, Query, Results, Selector,
+    AttemptResult, Code, EnqueueOutcome, ErrorReport, FailureKind, HandBack, HandBackReason,
+    HandedBack, Held, HeldFor, HeldState, JobState, Message, NewJob, Outcome, Query, Results,
+    Selector,
 };
 use carbontube_protocol::{AttemptId, Timestamp, WorkerId};
 use carbontube_storage::Log;
 
 use super::bed::{Bed, failure, id, new_job, pipeline, worker_id};
-use crate::core::{CoreOptions, Effect, Input};
+use crate::core::cause::Cause;
+use crate::core::{CoreOptions, Effect, Gated, Input, StoreFault};
 
 fn large(text: &str, bytes: usize) -> NewJob {
     NewJob {
@@ -580,4 +582,108 @@ fn retry_does_not_wait_until_a_clock_that_was_set_back_has_caught_up() {
     let longest = bed.definition.phases()[0].backoff.longest;
     bed.pass(longest + longest / 4);
     assert_ne!(bed.state("a"), Some(JobState::Scheduled));
+}
+
+/// A worker whose attempt was cancelled for another one, and which the manager took up again
+/// meanwhile: the job goes on, it does not end as if somebody had cancelled it.
+#[test]
+fn stopped_attempt_of_a_live_job_gives_the_job_back() {
+    let mut bed = Bed::new(&["one"]);
+    let first = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.restart();
+    assert_eq!(bed.state("a"), Some(JobState::Running), "it was adopted");
+    let second = bed.add_worker(2, "one", 1);
+    let stopped = Outcome::Failure {
+        kind: FailureKind::Cancelled,
+        error: ErrorReport::default(),
+        retry: false,
+    };
+    bed.workers.get_mut(&first).expect("there").draining = true;
+    bed.beat(first);
+    bed.finish(first, "a", stopped, "");
+    assert_eq!(bed.runs(second), ["a"]);
+    let again = bed.workers[&second].running[0].1.clone();
+    assert_eq!(again.number, 1, "the stop is no try of the job's");
+    let causes = bed.stats().rerun_causes;
+    assert_eq!(causes, [(Cause::Abandoned.as_str().to_owned(), 1)]);
+    bed.finish(second, "a", Outcome::Success, "");
+    assert_eq!(bed.state("a"), Some(JobState::Success));
+}
+
+/// A worker that leaves lists what it stopped until it is gone.
+#[test]
+fn attempt_that_was_given_up_is_not_taken_up_while_its_job_waits_for_a_retry() {
+    let mut bed = Bed::new(&["one"]);
+    let first = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.restart();
+    let second = bed.add_worker(2, "one", 1);
+    let job = bed.workers[&first].running[0].1.clone();
+    bed.input(Input::HandBack(HandBack {
+        worker: first,
+        reason: HandBackReason::Abandoned,
+        attempts: vec![HandedBack {
+            attempt: job.attempt,
+            job: job.job,
+            phase: job.phase,
+        }],
+    }));
+    bed.finish(second, "a", failure(true), "");
+    assert_eq!(bed.state("a"), Some(JobState::Scheduled));
+    bed.beat(first);
+    assert_eq!(bed.state("a"), Some(JobState::Scheduled));
+}
+
+/// While nothing can be written, heartbeats and repeated results must not pile up
+/// acknowledgements that wait for it.
+#[test]
+fn acknowledgements_do_not_pile_up_while_the_journal_cannot_be_written() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.store_works = false;
+    let late = success(&bed, worker);
+    bed.finish(worker, "a", Outcome::Success, "");
+    let commit = bed.commits_undone.front().expect("it waits").id;
+    let fault = StoreFault::Full("no space".to_owned());
+    bed.input(Input::CommitFailed { commit, fault });
+    let waiting = |bed: &Bed| {
+        let is_ack = |gated: &&Gated| {
+            let effect = &gated.effect;
+            matches!(effect, Effect::ToPipe { message, .. } if matches!(message, Message::Ack(_)))
+        };
+        bed.waiting.iter().filter(is_ack).count()
+    };
+    assert_eq!(waiting(&bed), 1);
+    for _ in 0..3 {
+        bed.beat(worker);
+        bed.result(worker, late.clone());
+    }
+    assert_eq!(waiting(&bed), 1);
+    bed.store_works = true;
+    bed.settle();
+    assert!(bed.workers[&worker].done.is_empty(), "it was acknowledged");
+}
+
+/// Without the record of the last start the number of this one comes from elsewhere: jobs
+/// must not take every new attempt for one of a former job.
+#[test]
+fn job_ends_after_the_record_of_the_last_start_was_lost() {
+    let mut bed = Bed::new(&["one"]);
+    for _ in 0..3 {
+        bed.restart();
+    }
+    let state_pages: Vec<(u8, u64)> = bed.disk.0.keys().copied().collect();
+    bed.enqueue(&["a"]);
+    for page in state_pages {
+        bed.disk.0.insert(page, Bytes::new());
+    }
+    bed.restart();
+    let since = bed.core.jobs.job(bed.core.jobs.no(&id("a")).expect("live"));
+    assert_eq!(since.expect("live").since.epoch, 4);
+    assert!(bed.core.epoch() > 4, "{}", bed.core.epoch());
+    let worker = bed.add_worker(1, "one", 1);
+    bed.finish(worker, "a", Outcome::Success, "");
+    assert_eq!(bed.state("a"), Some(JobState::Success));
 }
