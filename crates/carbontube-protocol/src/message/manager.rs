@@ -13,7 +13,8 @@ pub struct PipeHead {
     pub manager: ManagerId,
     /// Its epoch: one more with each start.
     pub epoch: u64,
-    /// Counts the messages of this manager and epoch to this worker's address, from 1.
+    /// Counts the messages of this manager and epoch on this pipe, up from a number that
+    /// nobody can guess; a later pipe begins above all numbers of the earlier ones.
     /// The worker's heartbeats say how far it has received.
     pub sequence: u64,
 }
