@@ -122,6 +122,14 @@ fn once_grandchild_that_holds_the_pipes_does_not_hang_the_attempt() {
 }
 
 #[test]
+fn once_words_without_a_line_end_count_though_a_grandchild_holds_the_pipes() {
+    let result = once("sleep 600 & echo working; printf '{\"a\":1}'", "{}");
+    assert_eq!(result.instructions, Bytes::from_static(br#"{"a":1}"#));
+    let result = once("sleep 600 & printf 'disk is full' >&2; exit 3", "{}");
+    assert_eq!(failure(&result).2, "disk is full\n");
+}
+
+#[test]
 fn once_timeout_kills_the_whole_group_even_if_it_ignores_sigterm() {
     run(async {
         let mut manager = Manager::open().await;
