@@ -61,9 +61,10 @@ def test_the_same_id_twice_is_one_job(manager):
     assert ok and payload["id"] == "order-7" and payload["state"] == "running"
 
 
-def test_a_busy_manager_is_asked_again_with_the_same_id(manager):
+@pytest.mark.parametrize("code", ["busy", "journal", "draining"])
+def test_a_refusal_that_passes_is_asked_again_with_the_same_id(manager, code):
     def script(kind, body, payloads):
-        return [refusal(body, "busy") if len(there.seen) < 3 else accepted(body)]
+        return [refusal(body, code) if len(there.seen) < 3 else accepted(body)]
 
     there = manager(script)
     with PipelineClient(there.address) as client:
@@ -124,6 +125,35 @@ def test_waiting_gives_the_result(manager):
     with PipelineClient(manager(script).address) as client:
         job = client.wait("order-7")
     assert job == {"id": "order-7", "state": "success", "error": None, "result": {"segments": 4}}
+
+
+@pytest.mark.parametrize("code", ["busy", "journal", "draining"])
+def test_waiting_asks_again_after_a_refusal_that_passes(manager, code):
+    def script(kind, body, payloads):
+        if len(there.seen) < 3:
+            return [refusal(body, code)]
+        job = {"id": body["ids"][0], "state": "failed", "error": None}
+        return [wire.encode("w", {"request": body["request"], "jobs": [job]}, [b""])]
+
+    there = manager(script)
+    with PipelineClient(there.address) as client:
+        assert client.wait("order-7")["state"] == "failed"
+    assert len(there.seen) == 3
+
+
+def test_a_connection_that_is_cut_without_a_word_is_found_out(manager):
+    with PipelineClient(manager(silent).address) as client:
+        found = {
+            option: client._socket.get(option)
+            for option in (
+                zmq.TCP_KEEPALIVE,
+                zmq.TCP_KEEPALIVE_IDLE,
+                zmq.TCP_KEEPALIVE_INTVL,
+                zmq.TCP_KEEPALIVE_CNT,
+                zmq.TCP_MAXRT,
+            )
+        }
+    assert list(found.values()) == [1, 10, 10, 3, 20_000]
 
 
 def test_waiting_ends_with_its_timeout(manager):

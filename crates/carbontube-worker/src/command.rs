@@ -11,10 +11,12 @@ pub(crate) mod testing;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use bytes::Bytes;
 use carbontube_protocol::message::FailureKind;
 use carbontube_protocol::{Limits, check_instructions};
+use futures_lite::future;
 
 use crate::context::JobContext;
 use crate::options::StartError;
@@ -85,8 +87,7 @@ impl CommandPhase {
         match self.options.mode {
             CommandMode::Once => once::execute(&self.options, job, instructions).await,
             CommandMode::Stream => {
-                let idle = self.idle().pop();
-                let mut process = match idle {
+                let mut process = match self.take_idle() {
                     Some(process) => process,
                     None => stream::Process::start(&self.options, job)?,
                 };
@@ -99,8 +100,37 @@ impl CommandPhase {
         }
     }
 
-    /// Ends the processes that wait for a job.
-    pub(crate) fn end_idle(&self) {
+    /// A process that waits for a job. One that has ended meanwhile is none.
+    fn take_idle(&self) -> Option<stream::Process> {
+        let mut idle = self.idle();
+        while let Some(mut process) = idle.pop() {
+            if process.is_running() {
+                return Some(process);
+            }
+        }
+        None
+    }
+
+    /// Ends the processes that wait for a job: they see the end of their stdin, then get
+    /// SIGTERM, then SIGKILL. Dropping the future kills them.
+    pub(crate) async fn end_idle(&self) {
+        let processes = std::mem::take(&mut *self.idle());
+        let mut ending: Vec<_> = (processes.into_iter().map(stream::Process::end))
+            .map(Box::pin)
+            .collect();
+        // None of them has a task of its own: if this is dropped, they are killed at once.
+        future::poll_fn(|context| {
+            ending.retain_mut(|process| process.as_mut().poll(context).is_pending());
+            match ending.is_empty() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Kills the processes that wait for a job.
+    pub(crate) fn kill_idle(&self) {
         self.idle().clear();
     }
 

@@ -55,9 +55,9 @@ pub(crate) enum Stop {
     Cancelled,
     /// Its time is over.
     TimedOut,
-    /// The worker's grace period is over; the attempt was handed back.
+    /// The worker's grace period is over; the attempt is handed back when it has ended.
     GraceOver,
-    /// The worker ends at once.
+    /// The worker ends at once; the attempt is handed back likewise.
     Now,
 }
 

@@ -188,6 +188,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) detail: String,
     pub(crate) retry: bool,
+    /// Somebody else ended it with SIGTERM, who may be ending the worker, too.
+    pub(crate) terminated: bool,
 }
 
 impl Failure {
@@ -197,6 +199,7 @@ impl Failure {
             message: message.into(),
             detail: String::new(),
             retry: true,
+            terminated: false,
         }
     }
 
@@ -218,6 +221,7 @@ impl From<PhaseError> for Failure {
             message: error.message,
             detail: error.detail,
             retry: error.retry,
+            terminated: false,
         }
     }
 }

@@ -9,6 +9,9 @@ use futures_lite::future;
 
 use crate::shared::Shared;
 
+/// How long what is handed back may take when the worker shall end at once.
+const LINGER_OF_A_STOP: Duration = Duration::from_millis(250);
+
 /// Sends what the session has for a route, until the worker ends; then closes.
 pub(crate) async fn send(shared: Arc<Shared>, push: Push, route: usize, linger: Duration) {
     while let Some(outgoing) = next(&shared, route).await {
@@ -31,7 +34,7 @@ pub(crate) async fn send(shared: Arc<Shared>, push: Push, route: usize, linger: 
         }
     }
     let linger = if shared.is_stop_wanted() {
-        Duration::ZERO
+        linger.min(LINGER_OF_A_STOP)
     } else {
         linger
     };

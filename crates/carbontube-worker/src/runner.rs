@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_lite::future;
 
-use crate::context::JobContext;
+use crate::context::{JobContext, Stop};
 use crate::panics::Caught;
 use crate::phase::{AnyPhase, Ended, Erased};
 use crate::shared::{Shared, stopped_failure};
@@ -25,6 +25,9 @@ pub(crate) async fn run(shared: Arc<Shared>, phase: AnyPhase) {
             },
         };
         let ended = execute(&phase, &run.context, &run.instructions).await;
+        if ended.as_ref().is_err_and(|failure| failure.terminated) && shared.drains_soon().await {
+            run.context.stop(Stop::GraceOver);
+        }
         last = Some((run.key, shared.finished(&run, ended)));
         in_a_row += 1;
         if in_a_row == IN_A_ROW_MAX {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_io::Timer;
 use bytes::Bytes;
-use carbontube_protocol::message::{ErrorReport, FailureKind, Outcome};
+use carbontube_protocol::message::{ErrorReport, FailureKind, Outcome, WorkerState};
 use carbontube_protocol::{Limits, Timestamp, merge_instructions};
 use carbontube_transport::Hurry;
 use event_listener::{Event, EventListener};
@@ -17,6 +17,9 @@ use crate::clock::Clock;
 use crate::context::{About, JobContext, Output, Stop, cut, cut_front};
 use crate::phase::{Ended, Failure};
 use crate::session::{Effects, Finished, Key, Session};
+
+/// How much later than its commands a worker may hear that it shall end.
+const SIGNALLED: Duration = Duration::from_secs(1);
 
 /// The state and the wires between the tasks.
 pub(crate) struct Shared {
@@ -135,13 +138,21 @@ impl Shared {
     }
 
     /// Reports the end of the last attempt, if there was one, and takes the next.
+    ///
+    /// One that failed because this worker leaves is handed back: it may succeed elsewhere.
     pub(crate) fn next(&self, last: Option<(Key, Finished)>) -> Option<Run> {
         let now = self.clock.now();
         let (run, effects) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((key, finished)) = last {
-                state.running.remove(&key);
-                state.session.finish(key, finished, now);
+                let context = state.running.remove(&key);
+                let why = context.and_then(|context| context.stop_reason());
+                let leaves = matches!(why, Some(Stop::GraceOver | Stop::Now));
+                if leaves && finished.outcome != Outcome::Success {
+                    state.session.abandon(key);
+                } else {
+                    state.session.finish(key, finished, now);
+                }
             }
             let started = if self.is_ended() {
                 None
@@ -312,6 +323,22 @@ impl Shared {
             }
         };
         future::or(wait, sleep(limit)).await;
+    }
+
+    /// Whether the worker drains. Where a whole control group is signalled, a command may end
+    /// before the worker has heard of it: a moment is waited for that.
+    pub(crate) async fn drains_soon(&self) -> bool {
+        let drains = |shared: &Shared| {
+            let state = shared.with(|session| session.state());
+            state == WorkerState::Draining
+        };
+        self.until(Some(SIGNALLED), drains).await;
+        drains(self)
+    }
+
+    /// Does something to its end, or until `stop_now` is called.
+    pub(crate) async fn unless_stopped(&self, work: impl Future<Output = ()>) {
+        future::or(self.until(None, |_| false), work).await;
     }
 
     /// Waits until a condition holds, `stop_now` was called, or the time is over.

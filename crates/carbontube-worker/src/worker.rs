@@ -181,8 +181,9 @@ impl Worker {
     /// Waits until the worker was drained (by its handle or a manager) or stopped.
     ///
     /// Draining: the worker says so, hands back what has not started, gives what runs
-    /// the grace period (and hands back what it still has then), waits for the
+    /// the grace period (and stops and hands back what it still has then), waits for the
     /// acknowledgement of its last results, says goodbye and closes.
+    /// Stopped at once, it kills what runs and hands back all that it has.
     pub async fn run(mut self) {
         let shared = self.shared.clone();
         shared
@@ -191,14 +192,18 @@ impl Worker {
         if !shared.is_stop_wanted() {
             self.drain().await;
         }
-        if shared.is_stop_wanted() {
-            shared.stop_running(Stop::Now);
-            // Commands must be killed before this process may go.
-            let killed = |shared: &Shared| shared.reports_early || shared.busy() == 0;
-            shared.settled(KILLED, killed).await;
-        }
         if let Erased::Command(command) = &self.phase.0 {
-            command.end_idle();
+            shared.unless_stopped(command.end_idle()).await;
+        }
+        if shared.is_stop_wanted() {
+            // Nothing may begin that nobody would stop.
+            shared.with(Session::drain);
+            // Commands must be killed before this process may go.
+            self.abandon(Stop::Now, shared.settled(KILLED, is_at_rest))
+                .await;
+            if let Erased::Command(command) = &self.phase.0 {
+                command.kill_idle();
+            }
         }
         shared.with(Session::goodbye);
         shared.end();
@@ -218,10 +223,8 @@ impl Worker {
         shared.until(Some(self.grace), idle).await;
         if !idle(shared) {
             log::warn!("the grace period is over: handing back what still runs");
-            shared.with(Session::abandon_running);
-            shared.stop_running(Stop::GraceOver);
-            let ended = |shared: &Shared| shared.reports_early || shared.busy() == 0;
-            shared.until(Some(KILLING), ended).await;
+            self.abandon(Stop::GraceOver, shared.until(Some(KILLING), is_at_rest))
+                .await;
         }
         let acknowledged = |shared: &Shared| shared.with(|session| session.load().done) == 0;
         shared.until(Some(ACKNOWLEDGEMENT), acknowledged).await;
@@ -230,6 +233,26 @@ impl Worker {
             log::warn!("{left} results were not acknowledged; their jobs will run again");
         }
     }
+
+    /// Stops what runs and hands it back, each when it has ended: until then it must not
+    /// begin elsewhere. What has not ended when the waiting is over is handed back then.
+    async fn abandon(&self, why: Stop, ended: impl Future<Output = ()>) {
+        if self.shared.reports_early {
+            // Nothing can stop a thread, so there is nothing to wait for.
+            self.shared.with(Session::abandon_running);
+        }
+        self.shared.stop_running(why);
+        ended.await;
+        // A stop that came meanwhile kills what is left before it is handed back.
+        if why == Stop::Now || !self.shared.is_stop_wanted() {
+            self.shared.with(Session::abandon_running);
+        }
+    }
+}
+
+/// Whether no runner is busy with what could be stopped.
+fn is_at_rest(shared: &Shared) -> bool {
+    shared.reports_early || shared.busy() == 0
 }
 
 impl Drop for Worker {
@@ -237,7 +260,9 @@ impl Drop for Worker {
         // After `run` this changes nothing; without it, nothing may stay behind.
         if !self.shared.is_ended() {
             self.shared.want_stop();
+            self.shared.with(Session::drain);
             self.shared.stop_running(Stop::Now);
+            self.shared.with(Session::abandon_running);
             self.shared.end();
         }
     }

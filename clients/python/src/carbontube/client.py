@@ -8,7 +8,7 @@ import math
 import random
 import time
 from types import TracebackType
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -17,10 +17,21 @@ from . import wire
 from .errors import ConnectError, NotConfirmed, ProtocolError, Refused
 from .wire import Json
 
+T = TypeVar("T")
+
 # Refusals that pass by themselves, so that the request is sent again.
-_PASSING = ("busy", "journal")
+_PASSING = ("busy", "journal", "draining")
 # Without an answer for this long, a request is sent again on the same connection.
 _AGAIN_SECONDS = 5.0
+# A connection that is cut without a word is found out, as the Rust client does: by
+# probes where nothing is under way, and by what nobody acknowledges.
+_KEEPALIVE = (
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 10),
+    (zmq.TCP_KEEPALIVE_INTVL, 10),
+    (zmq.TCP_KEEPALIVE_CNT, 3),
+    (zmq.TCP_MAXRT, 20_000),
+)
 
 
 class PipelineClient:
@@ -93,6 +104,8 @@ class PipelineClient:
             # What is sent goes to a finished connection, not to one that may be refused.
             socket.immediate = True
             socket.set(zmq.HANDSHAKE_IVL, 5000)
+            for option, value in _KEEPALIVE:
+                socket.set(option, value)
             events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
             monitor = socket.get_monitor_socket(events)
             dialled.append((socket, monitor))
@@ -209,17 +222,12 @@ class PipelineClient:
 
     def _enqueue(self, body: Json, frame: bytes) -> Json:
         """The outcome of one job, when it was accepted; tries again while the manager is busy."""
-        deadline = time.monotonic() + self.timeout
-        pause = 0.05
-        while True:
-            try:
-                answer, _ = self._ask("E", body, "e", [frame], deadline)
-                return _outcome(answer)
-            except Refused as error:
-                if error.code not in _PASSING or time.monotonic() + pause >= deadline:
-                    raise
-            time.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, 1.0)
+
+        def ask(deadline: Optional[float]) -> Json:
+            answer, _ = self._ask("E", body, "e", [frame], deadline)
+            return _outcome(answer)
+
+        return _until_not_refused(ask, time.monotonic() + self.timeout)
 
     def _hand_over(self, payload: Json, frame: bytes) -> Tuple[bool, Json]:
         """Hands a job to a pull address, in the format of the original Carbontube."""
@@ -251,7 +259,11 @@ class PipelineClient:
         name = pipeline or (self.info or {}).get("pipeline")
         deadline = None if timeout is None else time.monotonic() + timeout
         body: Json = {"pipeline": name, "ids": [job_id]}
-        answer, payloads = self._ask("W", body, "w", [], deadline)
+
+        def ask(until: Optional[float]) -> Tuple[Json, List[bytes]]:
+            return self._ask("W", body, "w", [], until)
+
+        answer, payloads = _until_not_refused(ask, deadline)
         jobs = answer.get("jobs")
         if not isinstance(jobs, list) or len(jobs) != 1 or len(payloads) != 1:
             raise ProtocolError(f"expected one job, found {answer!r}")
@@ -358,6 +370,20 @@ class PipelineClient:
                     unsent = True
             if socket in ready:
                 yield wire.decode(socket.recv_multipart())
+
+
+def _until_not_refused(ask: Callable[[Optional[float]], T], deadline: Optional[float]) -> T:
+    """Asks again, with growing pauses, while the refusal is one that passes by itself."""
+    pause = 0.05
+    while True:
+        try:
+            return ask(deadline)
+        except Refused as error:
+            late = deadline is not None and time.monotonic() + pause >= deadline
+            if error.code not in _PASSING or late:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(pause * 2, 1.0)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -1,11 +1,17 @@
 //! Lines of a pipe, bounded: a long line costs no more than its limit.
 
-use futures_lite::{AsyncRead, AsyncReadExt};
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+
+use async_channel::Receiver;
+use futures_lite::{AsyncRead, AsyncReadExt, future};
 
 use crate::context::JobContext;
 use carbontube_protocol::message::LogLevel;
 
 const CHUNK_BYTES: usize = 16 << 10;
+/// As much as a pipe holds at most, by the kernel's default bound: the rest was written since.
+const PIPE_BYTES_MAX: usize = 1 << 20;
 
 /// Splits what comes from a pipe into lines.
 pub(super) struct Lines<R> {
@@ -16,6 +22,8 @@ pub(super) struct Lines<R> {
     /// Whether the rest of a line that was too long is being read.
     skipping: bool,
     limit: usize,
+    /// How many more bytes may be read, none of them waited for.
+    at_hand: Option<usize>,
 }
 
 /// A line, without its end.
@@ -34,13 +42,46 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             line: Vec::new(),
             skipping: false,
             limit,
+            at_hand: None,
+        }
+    }
+
+    /// Takes each line until the pipe ends. When `stop` closes, only what the pipe holds by
+    /// then is taken, and what stands there without a line end as the last line.
+    pub(super) async fn each(
+        &mut self,
+        stop: &Receiver<Infallible>,
+        mut take: impl FnMut(Line) -> ControlFlow<()>,
+    ) {
+        // Whoever holds the pipe may write faster than this reads.
+        while !stop.is_closed() {
+            let next = async { Some(self.next().await) };
+            let stopped = async {
+                let _closed = stop.recv().await;
+                None
+            };
+            match future::or(next, stopped).await {
+                Some(Some(line)) => {
+                    if take(line).is_break() {
+                        return;
+                    }
+                }
+                Some(None) => return,
+                None => break,
+            }
+        }
+        self.at_hand = Some(PIPE_BYTES_MAX);
+        while let Some(line) = self.next().await {
+            if take(line).is_break() {
+                return;
+            }
         }
     }
 
     /// The next line; none at the end of the pipe.
     ///
     /// A line that is too long comes as soon as it is, and its rest is skipped: it may
-    /// never end.
+    /// never end. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Line> {
         loop {
             let rest = &self.chunk[self.from..];
@@ -68,8 +109,20 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 continue;
             }
             self.chunk.resize(CHUNK_BYTES, 0);
+            // Nothing is left in the chunk, also if this is cancelled while it reads.
+            self.from = CHUNK_BYTES;
+            let reading = self.pipe.read(&mut self.chunk);
+            let read = match &mut self.at_hand {
+                None => reading.await.unwrap_or(0),
+                Some(0) => 0,
+                Some(left) => {
+                    let read = future::poll_once(reading).await;
+                    let read = read.and_then(Result::ok).unwrap_or(0);
+                    *left = left.saturating_sub(read);
+                    read
+                }
+            };
             self.from = 0;
-            let read = self.pipe.read(&mut self.chunk).await.unwrap_or(0);
             self.chunk.truncate(read);
             if read == 0 {
                 let bytes = std::mem::take(&mut self.line);
@@ -114,6 +167,9 @@ pub(super) fn say(job: &JobContext, line: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use super::*;
     use futures_lite::future::block_on;
     use futures_lite::io::Cursor;
@@ -145,5 +201,59 @@ mod tests {
             split(&format!("{long}\nz"), 4),
             [line("yyyy", true), line("z", false)]
         );
+    }
+
+    /// Gives its bytes, then neither more nor an end: somebody holds it open.
+    struct Held(Vec<u8>);
+
+    impl AsyncRead for Held {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<std::io::Result<usize>> {
+            // Something was written to the buffer's place all the same.
+            buffer.fill(b'?');
+            if self.0.is_empty() {
+                return Poll::Pending;
+            }
+            let count = self.0.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0.drain(..count);
+            Poll::Ready(Ok(count))
+        }
+    }
+
+    #[test]
+    fn a_stop_takes_what_is_at_hand_and_no_more() {
+        let mut found = Vec::new();
+        let mut lines = Lines::new(Held(b"a\nb".to_vec()), 4);
+        let (stops, stop) = async_channel::bounded(1);
+        let reading = async {
+            let take = |line: Line| {
+                found.push((line.bytes, line.cut));
+                ControlFlow::Continue(())
+            };
+            lines.each(&stop, take).await;
+        };
+        block_on(future::zip(reading, async {
+            // The reader waits by now.
+            drop(stops);
+        }));
+        assert_eq!(found, [(b"a".to_vec(), false), (b"b".to_vec(), false)]);
+    }
+
+    #[test]
+    fn a_stop_ends_though_the_pipe_never_does() {
+        let (stops, stop) = async_channel::bounded(1);
+        drop(stops);
+        let mut count = 0_usize;
+        let mut lines = Lines::new(futures_lite::io::repeat(b'\n'), 4);
+        let take = |_: Line| {
+            count += 1;
+            ControlFlow::Continue(())
+        };
+        block_on(lines.each(&stop, take));
+        assert_eq!(count, PIPE_BYTES_MAX);
     }
 }

@@ -1,5 +1,7 @@
 //! One process for each attempt.
 
+use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use carbontube_protocol::message::FailureKind;
 use futures_lite::{AsyncWriteExt, future};
 use rustix::process::Signal;
 
-use super::lines::{Lines, say};
+use super::lines::{Line, Lines, say};
 use super::process::{Running, exit_failure};
 use super::{CommandOptions, output, over_limit};
 use crate::context::{JobContext, Stop};
@@ -57,18 +59,22 @@ pub(super) async fn execute(
         options.limits.instructions_bytes_max,
     );
     let last = last_line.clone();
+    // Closing this tells both readers to take what is there and end.
+    let (stops, stop) = async_channel::bounded::<Infallible>(1);
+    let stop_reads = stop.clone();
     let reads = task::spawn(async move {
         let Some(stdout) = stdout else { return };
-        let mut lines = Lines::new(stdout, limit);
-        while let Some(line) = lines.next().await {
+        let take = |line: Line| {
             if line.cut {
                 let _told_once = over.try_send(());
-                return;
+                return ControlFlow::Break(());
             }
             if !line.bytes.trim_ascii().is_empty() {
                 *last.lock().unwrap_or_else(PoisonError::into_inner) = line.bytes;
             }
-        }
+            ControlFlow::Continue(())
+        };
+        Lines::new(stdout, limit).each(&stop_reads, take).await;
     });
     let (stderr, limit) = (
         running.child.stderr.take(),
@@ -77,10 +83,11 @@ pub(super) async fn execute(
     let told = job.clone();
     let logs = task::spawn(async move {
         if let Some(stderr) = stderr {
-            let mut lines = Lines::new(stderr, limit);
-            while let Some(line) = lines.next().await {
+            let take = |line: Line| {
                 say(&told, &line.bytes);
-            }
+                ControlFlow::Continue(())
+            };
+            Lines::new(stderr, limit).each(&stop, take).await;
         }
     });
 
@@ -108,10 +115,11 @@ pub(super) async fn execute(
     };
     if !future::or(all_read, left_behind).await {
         running.signal_group(Signal::KILL);
+        // What the process itself wrote is in the pipes, if nobody has read it yet.
+        drop(stops);
+        future::zip(ended(&mut pipes.0), ended(&mut pipes.1)).await;
     }
-    for task in [Some(writes), pipes.0, pipes.1].into_iter().flatten() {
-        task.cancel().await;
-    }
+    writes.cancel().await;
     if overs.try_recv().is_ok() && matches!(happened, Happened::Exited(_)) {
         // The process ended before this was noticed; an earlier line is not its result.
         return Err(over_limit(&options.limits));

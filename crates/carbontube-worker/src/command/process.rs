@@ -18,6 +18,9 @@ use crate::shared::sleep;
 /// The time between SIGTERM and SIGKILL.
 const TERMINATION: Duration = Duration::from_secs(2);
 
+/// The exit status with which shells say that SIGTERM ended what they waited for.
+const TERMINATED: i32 = 128 + 15;
+
 /// A process with a group of its own; what is left of the group is killed on drop.
 pub(super) struct Running {
     pub(super) child: Child,
@@ -85,6 +88,33 @@ impl Running {
         status
     }
 
+    /// Whether it has not ended, or nobody can tell.
+    pub(super) fn is_running(&mut self) -> bool {
+        self.exited |= matches!(self.child.try_status(), Ok(Some(_)));
+        !self.exited
+    }
+
+    /// Whether it ended within so long.
+    async fn ends_within(&mut self, limit: Duration) -> bool {
+        let exits = async {
+            let _status = self.exit().await;
+        };
+        future::or(exits, sleep(limit)).await;
+        self.exited
+    }
+
+    /// Waits for its end for so long; then SIGTERM to the group, and at last SIGKILL.
+    pub(super) async fn leave(&mut self, limit: Duration) {
+        if self.ends_within(limit).await {
+            return;
+        }
+        self.signal_group(Signal::TERM);
+        if !self.ends_within(TERMINATION).await {
+            self.signal_group(Signal::KILL);
+            let _status = self.exit().await;
+        }
+    }
+
     pub(super) fn signal_group(&self, signal: Signal) {
         if let Some(group) = self.group {
             // It may have ended by itself meanwhile.
@@ -128,12 +158,16 @@ impl Drop for Running {
 
 /// What an unsuccessful exit means.
 pub(super) fn exit_failure(status: ExitStatus) -> Failure {
-    if let Some(signal) = status.signal() {
+    let mut failure = if let Some(signal) = status.signal() {
         let message = format!("killed by signal {}", signal_name(signal));
-        return Failure::new(FailureKind::Panic, message);
-    }
-    let code = status.code().unwrap_or(-1);
-    Failure::new(FailureKind::Error, format!("exited with status {code}"))
+        Failure::new(FailureKind::Panic, message)
+    } else {
+        let code = status.code().unwrap_or(-1);
+        Failure::new(FailureKind::Error, format!("exited with status {code}"))
+    };
+    failure.terminated =
+        status.signal() == Some(Signal::TERM.as_raw()) || status.code() == Some(TERMINATED);
+    failure
 }
 
 fn signal_name(signal: i32) -> String {

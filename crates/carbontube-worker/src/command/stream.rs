@@ -92,6 +92,20 @@ impl Process {
         })
     }
 
+    /// Whether it has not ended.
+    pub(super) fn is_running(&mut self) -> bool {
+        self.running.is_running()
+    }
+
+    /// Ends it: by the end of its stdin, and by signals if it does not go by itself.
+    pub(super) async fn end(self) {
+        let Process {
+            mut running, stdin, ..
+        } = self;
+        drop(stdin);
+        running.leave(ENDING).await;
+    }
+
     /// Runs one attempt; tells whether the process can take another.
     pub(super) async fn execute(
         &mut self,
@@ -151,8 +165,10 @@ impl Process {
         .await;
         match status {
             Some(status) => {
-                let how = exit_failure(status).message;
-                Failure::new(FailureKind::Panic, format!("the command ended: {how}"))
+                let mut failure = exit_failure(status);
+                failure.kind = FailureKind::Panic;
+                failure.message = format!("the command ended: {}", failure.message);
+                failure
             }
             None => {
                 self.running.signal_group(Signal::KILL);

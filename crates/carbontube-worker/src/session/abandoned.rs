@@ -1,8 +1,9 @@
 //! Attempts that had begun and were stopped before their end, since the worker leaves.
 
+use carbontube_protocol::JobId;
 use carbontube_protocol::message::{HandBackReason, HandedBack, Held, HeldFor, HeldState};
 
-use super::{Session, State};
+use super::{Entry, Key, Session, State};
 
 /// One of them.
 #[derive(Debug)]
@@ -14,20 +15,44 @@ pub(super) struct Abandoned {
 }
 
 impl Session {
-    /// The grace period is over: hands back what still runs.
+    /// A running attempt was stopped, since the worker leaves: hands it back. One that was
+    /// already reported or handed back is ignored.
+    pub fn abandon(&mut self, key: Key) {
+        self.effects.settled = true;
+        let Some(entry) = self.held.get(&key) else {
+            return;
+        };
+        if !matches!(entry.state, State::Running { .. }) {
+            return;
+        }
+        let back = self.note_abandoned(key, entry.job.clone(), entry.phase);
+        self.forget(key);
+        self.hand_back(key.manager, HandBackReason::Abandoned, vec![back]);
+    }
+
+    fn note_abandoned(&mut self, key: Key, job: JobId, phase: u16) -> HandedBack {
+        let back = HandedBack {
+            attempt: key.attempt,
+            job,
+            phase,
+        };
+        self.abandoned.push(Abandoned {
+            manager: key.manager,
+            epoch: self.managers[usize::from(key.manager)].epoch,
+            back: back.clone(),
+        });
+        back
+    }
+
+    /// Hands back all that still runs: it was stopped, or cannot be.
     pub fn abandon_running(&mut self) {
-        for (key, entry) in &self.held {
-            if matches!(entry.state, State::Running { .. }) {
-                self.abandoned.push(Abandoned {
-                    manager: key.manager,
-                    epoch: self.managers[usize::from(key.manager)].epoch,
-                    back: HandedBack {
-                        attempt: key.attempt,
-                        job: entry.job.clone(),
-                        phase: entry.phase,
-                    },
-                });
-            }
+        let running = |(key, entry): (&Key, &Entry)| {
+            let runs = matches!(entry.state, State::Running { .. });
+            runs.then(|| (*key, entry.job.clone(), entry.phase))
+        };
+        let running: Vec<_> = self.held.iter().filter_map(running).collect();
+        for (key, job, phase) in running {
+            self.note_abandoned(key, job, phase);
         }
         self.hand_back_all(HandBackReason::Abandoned, |state| {
             matches!(state, State::Running { .. })

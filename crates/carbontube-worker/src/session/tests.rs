@@ -535,6 +535,26 @@ fn drain_hands_back_queued_then_what_outlasts_the_grace_then_says_goodbye() {
 }
 
 #[test]
+fn abandoned_attempts_go_back_one_by_one_and_only_while_they_run() {
+    let mut desk = desk();
+    desk.give(&[1, 2, 3]);
+    let (first, second) = (desk.start().expect("1"), desk.start().expect("2"));
+    desk.session.drain();
+    assert_eq!(desk.sends(0), ["Draining [3]"]);
+    desk.session.abandon(first);
+    desk.session.abandon(first);
+    assert_eq!(desk.sends(0), ["Abandoned [1]"]);
+    desk.succeed(second);
+    desk.session.abandon(second);
+    desk.session.abandon_running();
+    assert_eq!(desk.sends(0), ["results [2]"]);
+    desk.acknowledge(0, &[2]);
+    desk.hello(head(1, 2, 1));
+    assert_eq!(desk.sends(0), ["Abandoned [1]"]);
+    assert_eq!(desk.held(), [(1, HeldState::Running)]);
+}
+
+#[test]
 fn what_was_abandoned_is_told_again_to_a_manager_that_was_started_again() {
     let mut desk = desk();
     desk.give(&[1, 2]);

@@ -1,14 +1,16 @@
 //! Phases that are commands, as small shell scripts.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use carbontube_protocol::message::{AttemptResult, Outcome};
+use carbontube_protocol::Message;
+use carbontube_protocol::message::{AttemptResult, HandBack, HandBackReason, Outcome, WorkerState};
 use carbontube_worker::{
     CommandMode, CommandOptions, CommandPhase, FailureKind, StartError, Worker, WorkerOptions,
 };
 
-use crate::scripted::{Manager, attempt, failure, reached, run, work};
+use crate::scripted::{Manager, attempt, failure, reached, run, soon, work};
 
 fn shell(script: &str, mode: CommandMode) -> CommandOptions {
     CommandOptions {
@@ -90,6 +92,16 @@ fn once_killed_by_a_signal_is_a_panic() {
 }
 
 #[test]
+fn once_killed_by_sigterm_is_a_panic_while_the_worker_stays() {
+    let result = once("kill -TERM $$", "{}");
+    let (kind, message, _, retry) = failure(&result);
+    assert_eq!(
+        (kind, message, retry),
+        (FailureKind::Panic, "killed by signal SIGTERM", true)
+    );
+}
+
+#[test]
 fn once_output_that_is_no_object_is_bad_output() {
     let result = once("echo done", "{}");
     let (kind, message, detail, _) = failure(&result);
@@ -119,6 +131,14 @@ fn once_grandchild_that_holds_the_pipes_does_not_hang_the_attempt() {
     let result = once("sleep 600 & echo '{\"ok\":1}'", "{}");
     assert_eq!(result.instructions, Bytes::from_static(br#"{"ok":1}"#));
     assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn once_words_without_a_line_end_count_though_a_grandchild_holds_the_pipes() {
+    let result = once("sleep 600 & echo working; printf '{\"a\":1}'", "{}");
+    assert_eq!(result.instructions, Bytes::from_static(br#"{"a":1}"#));
+    let result = once("sleep 600 & printf 'disk is full' >&2; exit 3", "{}");
+    assert_eq!(failure(&result).2, "disk is full\n");
 }
 
 #[test]
@@ -187,9 +207,121 @@ fn stop_now_leaves_no_process_behind() {
     });
 }
 
+/// A script that writes its process's id to a file, then does something.
+fn telling(file: &Path, before: &str, after: &str) -> String {
+    let file = file.display();
+    format!("{before}; echo $$ > {file}.new; mv {file}.new {file}; {after}")
+}
+
+/// Waits until a script of [`telling`] has begun, for its process's id.
+async fn told(file: &Path) -> String {
+    reached("the script has begun", || file.exists()).await;
+    let pid = std::fs::read_to_string(file).expect("written");
+    pid.trim().to_owned()
+}
+
+fn kill(signal: &str, pid: &str) {
+    let killed = std::process::Command::new("kill")
+        .args([signal, pid])
+        .status();
+    assert!(killed.expect("it can be executed").success());
+}
+
+#[test]
+fn command_that_outlasts_the_grace_period_is_handed_back_once_it_has_ended() {
+    run(async {
+        let mut manager = Manager::open().await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("pid");
+        let script = telling(&file, "trap '' TERM", "while :; do sleep 1; done");
+        let mut options = manager.options();
+        options.grace = Duration::from_millis(1);
+        let phase = CommandPhase::new(shell(&script, CommandMode::Once)).into_any();
+        let worker = Worker::start(options, phase).await.expect("starts");
+        let handle = worker.handle();
+        manager.meet(&worker).await;
+        manager.dispatch(vec![work(1, "{}")]).await;
+        let pid = told(&file).await;
+        let end = async_std::task::spawn(worker.run());
+        handle.drain();
+        let hand_back = manager.hand_back().await;
+        assert!(!alive(&pid), "it runs still, and may begin elsewhere");
+        assert_eq!(hand_back.reason, HandBackReason::Abandoned);
+        assert_eq!(hand_back.attempts[0].attempt, attempt(1));
+        assert!(matches!(manager.received().await, Message::Goodbye(_)));
+        soon("the end", end).await;
+        assert_eq!(handle.counters().failed, 0);
+    });
+}
+
+#[test]
+fn stop_now_begins_nothing_more_and_hands_everything_back() {
+    run(async {
+        let mut manager = Manager::open().await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("begun");
+        let script = format!("echo $$ >> {}; exec sleep 600", file.display());
+        let worker = start(&mut manager, shell(&script, CommandMode::Once)).await;
+        let handle = worker.handle();
+        manager
+            .dispatch(vec![work(1, "{}"), work(2, "{}"), work(3, "{}")])
+            .await;
+        let begun = || std::fs::read_to_string(&file).unwrap_or_default();
+        reached("all are there, one runs", || {
+            handle.counters().queued == 2 && begun().ends_with('\n')
+        })
+        .await;
+        handle.stop_now();
+        worker.run().await;
+        let attempts = |back: HandBack| -> Vec<_> {
+            let all = back.attempts.iter();
+            all.map(|back| back.attempt.counter).collect()
+        };
+        let queued = manager.hand_back().await;
+        assert_eq!(queued.reason, HandBackReason::Draining);
+        assert_eq!(attempts(queued), [2, 3]);
+        let running = manager.hand_back().await;
+        assert_eq!(running.reason, HandBackReason::Abandoned);
+        assert_eq!(attempts(running), [1]);
+        assert_eq!(begun().lines().count(), 1);
+        assert!(!alive(begun().trim()));
+        assert_eq!(handle.counters().failed, 0);
+    });
+}
+
+#[test]
+fn sigterm_of_another_while_the_worker_drains_costs_no_attempt() {
+    for (before, after) in [
+        (":", "exec sleep 600"),
+        // As a shell says that SIGTERM ended what it waited for.
+        ("trap 'exit 143' TERM", "while :; do sleep 0.01; done"),
+    ] {
+        run(async {
+            let mut manager = Manager::open().await;
+            let dir = tempfile::tempdir().expect("a folder");
+            let file = dir.path().join("pid");
+            let script = telling(&file, before, after);
+            let worker = start(&mut manager, shell(&script, CommandMode::Once)).await;
+            let handle = worker.handle();
+            manager.heartbeat(|_| true).await;
+            manager.dispatch(vec![work(1, "{}")]).await;
+            let pid = told(&file).await;
+            let end = async_std::task::spawn(worker.run());
+            handle.drain();
+            manager
+                .heartbeat(|beat| beat.state == WorkerState::Draining)
+                .await;
+            kill("-TERM", &pid);
+            let hand_back = manager.hand_back().await;
+            assert_eq!(hand_back.reason, HandBackReason::Abandoned);
+            assert!(matches!(manager.received().await, Message::Goodbye(_)));
+            soon("the end", end).await;
+        });
+    }
+}
+
 #[test]
 fn once_stderr_lines_are_live_logs_and_progress() {
-    use carbontube_protocol::Message;
     run(async {
         let mut manager = Manager::open().await;
         let script = "echo '::progress 0.25 a quarter' >&2; echo hello >&2; exec sleep 600";
@@ -237,6 +369,46 @@ fn stream_keeps_one_process_for_many_jobs() {
                 .iter()
                 .all(|result| result.instructions == results[0].instructions)
         );
+    });
+}
+
+#[test]
+fn stream_process_that_ended_while_idle_fails_no_job() {
+    run(async {
+        let mut manager = Manager::open().await;
+        let script = r#"while read line; do echo "{\"ok\":true,\"output\":{\"pid\":$$}}"; done"#;
+        let _worker = start(&mut manager, shell(script, CommandMode::Stream)).await;
+        manager.dispatch(vec![work(1, "{}")]).await;
+        let result = manager.result().await;
+        let output: serde_json::Value =
+            serde_json::from_slice(&result.instructions).expect("an object");
+        let pid = output["pid"].to_string();
+        kill("-KILL", &pid);
+        reached("it has ended", || !alive(&pid)).await;
+        manager.dispatch(vec![work(2, "{}")]).await;
+        let result = manager.result().await;
+        assert_eq!(result.outcome, Outcome::Success);
+    });
+}
+
+#[test]
+fn stream_processes_may_end_by_themselves_when_the_worker_leaves() {
+    run(async {
+        let mut manager = Manager::open().await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("left");
+        let script = format!(
+            r#"while read line; do echo '{{"ok":true}}'; done; echo left > {}"#,
+            file.display()
+        );
+        let worker = start(&mut manager, shell(&script, CommandMode::Stream)).await;
+        manager.dispatch(vec![work(1, "{}")]).await;
+        manager.result().await;
+        manager.acknowledge(&[1]).await;
+        worker.handle().drain();
+        worker.run().await;
+        let left = std::fs::read_to_string(&file);
+        assert_eq!(left.expect("it saw the end of its stdin"), "left\n");
     });
 }
 

@@ -93,3 +93,36 @@ fn stop_now_ends_though_an_attempt_runs() {
         soon("the end", end).await;
     });
 }
+
+#[test]
+fn dropped_worker_begins_nothing_more_and_hands_everything_back() {
+    run(async {
+        let mut manager = Manager::open().await;
+        let (begun, begins) = async_channel::unbounded();
+        let endless = phase(move |job, _| {
+            let begun = begun.clone();
+            async move {
+                begun.send(job.attempt()).await?;
+                futures_lite::future::pending().await
+            }
+        });
+        let worker = Worker::start(manager.options(), endless)
+            .await
+            .expect("starts");
+        let handle = worker.handle();
+        manager.meet(&worker).await;
+        manager.dispatch(vec![work(1, "{}"), work(2, "{}")]).await;
+        running(&handle, 1).await;
+        reached("both are there", || handle.counters().queued == 1).await;
+        drop(worker);
+        let queued = manager.hand_back().await;
+        assert_eq!(queued.reason, HandBackReason::Draining);
+        assert_eq!(queued.attempts[0].attempt, attempt(2));
+        let stopped = manager.hand_back().await;
+        assert_eq!(stopped.reason, HandBackReason::Abandoned);
+        assert_eq!(stopped.attempts[0].attempt, attempt(1));
+        assert_eq!(begins.recv().await, Ok(attempt(1)));
+        // The runner has let go of the phase: no other attempt can begin.
+        assert!(begins.recv().await.is_err());
+    });
+}
