@@ -60,6 +60,16 @@ impl Bed {
         self.abandoned += self.session.load().running;
         self.session.abandon_running();
     }
+
+    fn abandon_one(&mut self, draw: &mut Draw<'_>) {
+        if let Some(last) = self.running.len().checked_sub(1) {
+            let key = self.running.swap_remove(draw.below(last + 1));
+            let before = self.session.load().running;
+            self.session.abandon(key);
+            self.abandoned += before - self.session.load().running;
+            self.ended.push(key);
+        }
+    }
 }
 
 /// Does one step for each byte, with what it needs from the bytes behind it.
@@ -160,6 +170,7 @@ fn step(bed: &mut Bed, draw: &mut Draw<'_>) {
             0..=9 => bed.session.drain(),
             10..=12 => bed.abandon_running(),
             13 => bed.session.goodbye(),
+            14..=40 => bed.abandon_one(draw),
             _ => {}
         },
     }

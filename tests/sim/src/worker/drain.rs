@@ -70,8 +70,11 @@ impl WorkerNode {
             let (stage, lasts) = match drain.stage {
                 Stage::Grace if load.running == 0 => (Stage::Acknowledgement, ACKNOWLEDGEMENT),
                 Stage::Grace if late => {
-                    context.note(process.me, format_args!("hands back what still runs"));
-                    process.session.abandon_running();
+                    context.note(process.me, format_args!("stops what still runs"));
+                    if reports_early {
+                        // Nothing can stop a thread, so there is nothing to wait for.
+                        process.session.abandon_running();
+                    }
                     let (now, me) = (context.now, process.me);
                     context.oracle.disturbed(now, me, Disturbance::Killed);
                     (Stage::Killing, KILLING)
@@ -79,6 +82,7 @@ impl WorkerNode {
                 Stage::Killing
                     if late || reports_early || process.slots.iter().flatten().count() == 0 =>
                 {
+                    process.session.abandon_running();
                     (Stage::Acknowledgement, ACKNOWLEDGEMENT)
                 }
                 Stage::Acknowledgement if late || load.done == 0 => {

@@ -164,7 +164,12 @@ impl WorkerNode {
             started_at: run.started_at,
         };
         let now = local(context.now, process.clock_offset);
-        process.session.finish(run.key, finished, now);
+        if run.stopped == Some(Why::GraceOver) {
+            // Only what has ended may begin elsewhere.
+            process.session.abandon(run.key);
+        } else {
+            process.session.finish(run.key, finished, now);
+        }
     }
 
     /// Stops an execution as the worker's runners do it.
