@@ -21,7 +21,7 @@ pub struct Faults {
 #[derive(Debug, Default)]
 struct Disk {
     durable: Stored,
-    /// Confirmed though not durable, only while the disk lies.
+    /// To be read though not durable: confirmed while the disk lies, or after a failed sync.
     unsynced: VecDeque<Batch>,
     next: Option<NextCommit>,
     full: bool,
@@ -38,6 +38,9 @@ pub enum NextCommit {
     Fails,
     /// It is stored but the store says that it failed.
     IsStoredUnconfirmed,
+    /// Its sync fails: it can be read but is lost with the power, until the
+    /// store is reopened, which has to write it again.
+    IsVisibleNotDurable,
 }
 
 /// What the store does instead of committing.
@@ -80,7 +83,7 @@ impl Faults {
         }
     }
 
-    /// Cuts the power: what was confirmed but not stored is gone.
+    /// Cuts the power: what can be read but is not durable is gone.
     ///
     /// A store that is open does not notice before it is reopened.
     pub fn lose_unsynced(&self) {
@@ -151,6 +154,10 @@ impl Faults {
                 disk.store(batch);
                 Some(Fault::Unconfirmed(failed()))
             }
+            Some(NextCommit::IsVisibleNotDurable) => {
+                disk.unsynced.push_back(batch.clone());
+                Some(Fault::Unconfirmed(failed()))
+            }
             None => {
                 disk.store(batch);
                 disk.commits += 1;
@@ -161,8 +168,10 @@ impl Faults {
 
     /// What a store that starts over finds.
     pub(crate) fn reopen(&self) -> Result<Option<Stored>, StoreError> {
-        let disk = self.lock();
+        let mut disk = self.lock();
         disk.check_available()?;
+        // A sync alone would find nothing to do for what an earlier one failed on.
+        disk.write_again();
         // A store without a disk of its own never attached to this one.
         Ok(disk.attached.then(|| disk.visible()))
     }
@@ -181,6 +190,13 @@ impl Disk {
 
     fn store(&mut self, batch: &Batch) {
         self.unsynced.push_back(batch.clone());
+        if !self.lying {
+            self.sync();
+        }
+    }
+
+    /// Makes durable what can be read, as far as this disk does what it says.
+    fn write_again(&mut self) {
         if !self.lying {
             self.sync();
         }

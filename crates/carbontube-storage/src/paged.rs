@@ -61,7 +61,10 @@ pub trait Backend: Send {
     /// When it can't be found out.
     fn bytes(&mut self) -> Result<u64, StoreError>;
 
-    /// Starts over from what is durably stored.
+    /// Starts over from what is stored; all of that is durable when this returns `Ok`.
+    ///
+    /// After a failed sync what can be read may not be durable, and a sync
+    /// that succeeds proves nothing: it has to be written again.
     ///
     /// # Errors
     ///
@@ -226,8 +229,12 @@ impl<B: Backend> Store for PagedStore<B> {
 
     fn reopen(&mut self) -> Result<Option<InDoubt>, StoreError> {
         self.poison = Some("reopening it did not succeed".to_owned());
-        self.backend.reopen()?;
-        let found = verify(&mut self.backend)?;
+        let reopened = self.backend.reopen();
+        let found = reopened.and_then(|()| verify(&mut self.backend));
+        let found = found.inspect_err(|error| {
+            let cause = with_sources(error);
+            self.poison = Some(format!("reopening it did not succeed: {cause}"));
+        })?;
         let outcome = match self.in_doubt {
             Some(wanted) if found == wanted => Some(InDoubt::Applied),
             Some(_) if found == self.head => Some(InDoubt::NotApplied),

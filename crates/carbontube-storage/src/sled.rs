@@ -13,13 +13,15 @@
 //!   [`PAGE_BYTES_MAX`](crate::PAGE_BYTES_MAX) keep every node below that,
 //!   and that no such file appears is checked after each commit.
 //! - Its memory is freed too slowly by itself; each commit helps it along.
-//! - After any failure the database is given up and opened anew.
+//! - After any failure the database is given up, written to its disk [again](self::disk)
+//!   and opened anew.
 //!
 //! What it cannot notice at all, that the newest commits are gone while all
 //! before them is whole, the [witness](self::folder) tells.
 
 mod contain;
 mod copy;
+mod disk;
 mod engine;
 mod folder;
 mod raw;

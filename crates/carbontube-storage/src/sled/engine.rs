@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::contain::{contain, contain_within};
 use super::copy::{Copy, remove_unfinished_snapshots};
+use super::disk::Disk;
 use super::folder::{Folder, Marker, Witness, io as io_error, is_full};
 use crate::error::{Damage, StoreError};
 use crate::head::Head;
@@ -36,6 +37,7 @@ pub struct Sled {
     folder: Folder,
     witness: Witness,
     open: Option<Database>,
+    disk: Disk,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ pub(crate) fn open(path: &Path, pipeline: &str) -> Result<Option<PagedStore<Sled
         folder,
         witness,
         open: None,
+        disk: Disk::default(),
     };
     sled.start()?;
     PagedStore::open(sled).map(Some)
@@ -89,6 +92,7 @@ pub(crate) fn create(
         folder,
         witness,
         open: Some(open),
+        disk: Disk::default(),
     })?;
     store.backend().folder.finish()?;
     Ok(store)
@@ -101,18 +105,52 @@ impl Sled {
         let copy = Copy::of(&self.folder)?;
         let head = verify_copy(&copy, self.folder.place())?;
         drop(copy);
-        self.witness = check_witness(&self.folder, &head)?;
+        let (witness, confirmed) = check_witness(&self.folder, &head)?;
+        self.witness = witness;
         let path = self.folder.database();
         remove_unfinished_snapshots(&path).map_err(io_error(
             self.folder.place(),
             "remove unfinished snapshots from",
             &path,
         ))?;
+        // A process that ended between a failed sync and its reopening left the mark, or
+        // a commit that nobody confirmed.
+        let unsynced = self.folder.is_marked_unsynced() || head.commit > confirmed;
+        if unsynced {
+            self.disk.write_again(&path).map_err(io_error(
+                self.folder.place(),
+                "write again, because a sync failed or was cut short,",
+                &path,
+            ))?;
+        }
         let database = Database::open(&self.folder)?;
         // Opening may have moved things about; what comes next relies on them.
-        database.sync(&self.folder)?;
+        if let Err(error) = database.sync(&self.folder, &self.disk) {
+            self.folder.mark_unsynced();
+            close(database);
+            return Err(error);
+        }
         self.open = Some(database);
-        self.witness.record(&self.folder, head.commit)
+        self.witness.record(&self.folder, head.commit)?;
+        self.folder.unmark_unsynced()
+    }
+
+    fn apply_and_sync(&self, batch: &Batch) -> Result<(), StoreError> {
+        let database = self.database()?;
+        on_engine(self.folder.place(), || {
+            let mut changes = sled::Batch::default();
+            for (log, seq, frame) in &batch.put {
+                changes.insert(&key(*log, *seq), frame.as_slice());
+            }
+            for (log, range) in &batch.remove {
+                for seq in range.clone() {
+                    changes.remove(&key(*log, PageSeq(seq)));
+                }
+            }
+            changes.insert(&HEAD_KEY, batch.head.as_slice());
+            database.db.apply_batch(changes)
+        })?;
+        database.sync(&self.folder, &self.disk)
     }
 
     fn database(&self) -> Result<&Database, StoreError> {
@@ -123,7 +161,7 @@ impl Sled {
 }
 
 /// The witness of a journal, which must know of nothing newer than its head.
-fn check_witness(folder: &Folder, head: &Head) -> Result<Witness, StoreError> {
+fn check_witness(folder: &Folder, head: &Head) -> Result<(Witness, u64), StoreError> {
     let damaged = StoreError::damaged(folder.place());
     let (witness, confirmed) = Witness::open(folder)?;
     if head.identity != witness.identity() {
@@ -137,7 +175,7 @@ fn check_witness(folder: &Folder, head: &Head) -> Result<Witness, StoreError> {
             found: head.commit,
         }));
     }
-    Ok(witness)
+    Ok((witness, confirmed))
 }
 
 /// The last commit that was confirmed, where that can be told.
@@ -260,12 +298,13 @@ impl Database {
         Ok(Database { db, data })
     }
 
-    fn sync(&self, folder: &Folder) -> Result<(), StoreError> {
+    fn sync(&self, folder: &Folder, disk: &Disk) -> Result<(), StoreError> {
         on_engine(folder.place(), || self.db.flush())?;
-        self.data.sync_data().map_err(io_error(
+        let path = folder.database();
+        disk.sync(&self.data, &path).map_err(io_error(
             folder.place(),
             "sync the data file in",
-            &folder.database(),
+            &path,
         ))
     }
 
@@ -304,21 +343,8 @@ impl Backend for Sled {
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let database = self.database()?;
-        on_engine(self.folder.place(), || {
-            let mut changes = sled::Batch::default();
-            for (log, seq, frame) in &batch.put {
-                changes.insert(&key(*log, *seq), frame.as_slice());
-            }
-            for (log, range) in &batch.remove {
-                for seq in range.clone() {
-                    changes.remove(&key(*log, PageSeq(seq)));
-                }
-            }
-            changes.insert(&HEAD_KEY, batch.head.as_slice());
-            database.db.apply_batch(changes)
-        })?;
-        database.sync(&self.folder)?;
+        self.apply_and_sync(batch)
+            .inspect_err(|_| self.folder.mark_unsynced())?;
         check_no_blobs(&self.folder)?;
         self.witness.record(&self.folder, batch.commit)?;
         for _ in 0..EPOCH_FLUSHES {
@@ -346,6 +372,8 @@ impl Backend for Sled {
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
+        // Whatever failed, sled may have met a failed sync that it did not tell of.
+        self.folder.mark_unsynced();
         if let Some(database) = self.open.take() {
             close(database);
         }
@@ -528,4 +556,108 @@ fn folder_bytes(path: &Path) -> std::io::Result<u64> {
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::faults::SyncFaults;
+    use super::*;
+    use crate::open::{OpenOptions, open as open_uri};
+    use crate::store::{Commit, InDoubt, Store};
+
+    fn journal(path: &Path) -> PagedStore<Sled> {
+        drop(open_uri(&format!("sled:{}", path.display()), &OpenOptions::new("p")).unwrap());
+        open(path, "p").unwrap().unwrap()
+    }
+
+    fn faults(store: &PagedStore<Sled>) -> SyncFaults {
+        store.backend().disk.faults.clone()
+    }
+
+    fn page(seq: u64) -> Commit {
+        let mut commit = Commit::new();
+        commit.put(Log::Journal, PageSeq(seq), vec![seq as u8; 30_000]);
+        commit
+    }
+
+    #[test]
+    fn commit_found_after_a_failed_sync_is_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = journal(dir.path());
+        let faults = faults(&store);
+        store.commit(&page(1)).unwrap();
+        faults.fail_next_sync();
+        let error = store.commit(&page(2)).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+        assert_eq!(store.reopen().unwrap(), Some(InDoubt::Applied));
+        store.commit(&page(3)).unwrap();
+        let database = store.backend().folder.database();
+        drop(store);
+        faults.cut_power(&database);
+        let mut store = open(dir.path(), "p").unwrap().unwrap();
+        for seq in 1..=3 {
+            let read = store.read(Log::Journal, PageSeq(seq)).unwrap();
+            assert_eq!(read, Some(vec![seq as u8; 30_000]));
+        }
+        assert!(!dir.path().join("unsynced").exists());
+    }
+
+    #[test]
+    fn journal_that_cannot_be_written_again_after_a_failed_sync_stays_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = journal(dir.path());
+        let faults = faults(&store);
+        faults.fail_next_sync();
+        store.commit(&page(1)).unwrap_err();
+        faults.fail_writing_again(true);
+        for _ in 0..2 {
+            let error = with_sources(&store.reopen().unwrap_err());
+            assert!(
+                error.contains("write again, because a sync failed"),
+                "{error}"
+            );
+            let error = store.commit(&page(1)).unwrap_err();
+            assert!(matches!(error, StoreError::Poisoned { .. }), "{error}");
+            assert!(error.to_string().contains("write again"), "{error}");
+        }
+        faults.fail_writing_again(false);
+        assert_eq!(store.reopen().unwrap(), Some(InDoubt::Applied));
+    }
+
+    /// The process ends between the sync that failed and reopening.
+    #[test]
+    fn journal_left_by_a_process_whose_sync_failed_is_written_again() {
+        for marked in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = journal(dir.path());
+            let faults = faults(&store);
+            faults.fail_next_sync();
+            store.commit(&page(1)).unwrap_err();
+            let database = store.backend().folder.database();
+            drop(store);
+            let mark = dir.path().join("unsynced");
+            assert!(mark.exists());
+            if !marked {
+                // What it wrote is ahead of what was confirmed, and that is enough.
+                fs::remove_file(&mark).unwrap();
+            }
+            let (folder, _) = Folder::hold(dir.path()).unwrap().unwrap();
+            let (witness, _) = Witness::open(&folder).unwrap();
+            let mut sled = Sled {
+                folder,
+                witness,
+                open: None,
+                disk: Disk {
+                    faults: faults.clone(),
+                },
+            };
+            sled.start().unwrap();
+            drop(sled);
+            assert!(!mark.exists());
+            faults.cut_power(&database);
+            let mut store = open(dir.path(), "p").unwrap().unwrap();
+            let read = store.read(Log::Journal, PageSeq(1)).unwrap();
+            assert_eq!(read, Some(vec![1; 30_000]));
+        }
+    }
 }

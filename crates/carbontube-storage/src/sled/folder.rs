@@ -5,6 +5,7 @@
 //! lock                 held by the manager that has it open; holds its process id
 //! witness              the last commit that was confirmed
 //! db/                  the database, as sled made it
+//! unsynced             there while a sync has failed and nothing was written again since
 //! ```
 //!
 //! While a journal is being made its marker is called `creating`; it gets its
@@ -14,6 +15,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Damage, StoreError};
 use crate::page::FORMAT_VERSION;
@@ -23,6 +25,7 @@ const CREATING: &str = "creating";
 const LOCK: &str = "lock";
 const WITNESS: &str = "witness";
 const DATABASE: &str = "db";
+const UNSYNCED: &str = "unsynced";
 const FIRST_LINE: &str = "carbontube journal";
 const MARKER_BYTES_MAX: u64 = 4096;
 
@@ -92,6 +95,7 @@ pub(crate) struct Folder {
     path: PathBuf,
     place: String,
     lock: File,
+    unsynced: AtomicBool,
 }
 
 impl Folder {
@@ -104,6 +108,7 @@ impl Folder {
         };
         let lock = lock(path, &place)?;
         let folder = Folder {
+            unsynced: AtomicBool::new(path.join(UNSYNCED).exists()),
             path: path.to_owned(),
             place,
             lock,
@@ -140,6 +145,7 @@ impl Folder {
             path: path.to_owned(),
             place,
             lock,
+            unsynced: AtomicBool::new(false),
         };
         folder.sign()?;
         let creating = path.join(CREATING);
@@ -176,6 +182,27 @@ impl Folder {
     /// The file that tells the last confirmed commit.
     pub(crate) fn witness(&self) -> PathBuf {
         self.path.join(WITNESS)
+    }
+
+    /// Notes that what can be read in the database may not be durable.
+    ///
+    /// The file is for another process, should this one end: the kernel, which
+    /// holds what is not durable, shows it for as long as that.
+    pub(crate) fn mark_unsynced(&self) {
+        self.unsynced.store(true, Ordering::Relaxed);
+        let mark = self.path.join(UNSYNCED);
+        if let Err(error) = File::create(&mark) {
+            log::warn!("cannot make {}: {error}", mark.display());
+        }
+    }
+
+    pub(crate) fn is_marked_unsynced(&self) -> bool {
+        self.unsynced.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn unmark_unsynced(&self) -> Result<(), StoreError> {
+        self.unsynced.store(false, Ordering::Relaxed);
+        remove_if_there(&self.path.join(UNSYNCED), |path| fs::remove_file(path))
     }
 
     /// Leaves our process id for whoever finds the folder locked.

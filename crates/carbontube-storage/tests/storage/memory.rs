@@ -29,6 +29,7 @@ fn failed_commit_poisons_until_reopened_and_says_what_became_of_it() {
     for (next, outcome, pages) in [
         (NextCommit::Fails, InDoubt::NotApplied, 1),
         (NextCommit::IsStoredUnconfirmed, InDoubt::Applied, 2),
+        (NextCommit::IsVisibleNotDurable, InDoubt::Applied, 2),
     ] {
         let faults = Faults::new();
         let mut store = Memory::store_on(&faults).unwrap();
@@ -48,6 +49,19 @@ fn failed_commit_poisons_until_reopened_and_says_what_became_of_it() {
         assert_eq!(store.bounds(Log::Journal).pages(), pages);
         store.commit(&page(pages + 1)).unwrap();
     }
+}
+
+#[test]
+fn commit_found_after_a_failed_sync_survives_a_power_cut() {
+    let faults = Faults::new();
+    let mut store = Memory::store_on(&faults).unwrap();
+    faults.next_commit(NextCommit::IsVisibleNotDurable);
+    store.commit(&page(1)).unwrap_err();
+    assert_eq!(store.reopen().unwrap(), Some(InDoubt::Applied));
+    drop(store);
+    faults.lose_unsynced();
+    let store = Memory::store_on(&faults).unwrap();
+    assert_eq!(store.bounds(Log::Journal).pages(), 1);
 }
 
 #[test]

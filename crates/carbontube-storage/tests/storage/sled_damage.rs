@@ -404,3 +404,29 @@ fn journal_older_than_what_was_confirmed_is_refused() {
         "commit 2 was confirmed, but the last one that is there is 1"
     );
 }
+
+/// sled reads what is older than its snapshot only when it is asked for it.
+#[test]
+fn damage_older_than_the_last_opening_is_found_and_the_rest_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("journal");
+    let expected = journal(&place);
+    for _ in 0..2 {
+        drop(open(&uri(&place), &options()).unwrap());
+    }
+    let data = place.join("db/db");
+    let mut bytes = fs::read(&data).unwrap();
+    let page = vec![160; 500];
+    let mut at = 0;
+    let mut hits = 0;
+    while let Some(step) = bytes[at..].windows(500).position(|bytes| bytes == page) {
+        bytes[at + step + 250] ^= 1;
+        at += step + 251;
+        hits += 1;
+    }
+    assert!(hits > 0);
+    fs::write(&data, bytes).unwrap();
+    let error = open(&uri(&place), &options()).err().unwrap();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    check_export(&place, &expected, "a flip in an old page");
+}
