@@ -590,6 +590,12 @@ fn bad_input_is_refused_clearly() {
     complains(&enqueue("[1]"), 2, &["not an array", "hint: "]);
     let other = run(folder.path(), &["enqueue", &api, "numbers"]);
     complains(&other, 5, &["numbers", "hint: "]);
+    let trace = "--traceparent=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let both = run(
+        folder.path(),
+        &["enqueue", &api, "letters", "--file=-", trace],
+    );
+    complains(&both, 2, &["--traceparent", "--file"]);
     let phase = run(folder.path(), &["pause", "thrid", "--api", &api]);
     complains(&phase, 5, &["thrid", "hint: "]);
     let unknown = run(folder.path(), &["pipeline", "p.toml", "leters"]);

@@ -133,14 +133,17 @@ impl Persistence {
     }
 }
 
-/// Reads a page, after reopening the store when that is needed.
+/// Reads a page, after reopening the store when that is needed. It is not for a bad page:
+/// reopening verifies all of them, and would stop the store for the sake of one.
 ///
 /// # Errors
 ///
 /// What is wrong with the store, as the core is told it.
 pub fn read(store: &mut dyn Store, log: Log, page: PageSeq) -> Result<Option<Bytes>, StoreFault> {
     let mut read = store.read(log, page);
-    if read.as_ref().is_err_and(StoreError::needs_reopen) && store.reopen().is_ok() {
+    let helps =
+        |error: &StoreError| error.needs_reopen() && !matches!(error, StoreError::Damaged { .. });
+    if read.as_ref().is_err_and(helps) && store.reopen().is_ok() {
         read = store.read(log, page);
     }
     read.map(|bytes| bytes.map(Bytes::from))

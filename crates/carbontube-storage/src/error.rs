@@ -80,6 +80,14 @@ pub enum StoreError {
         #[source]
         damage: Damage,
     },
+    /// An exported file does not hold all of its journal, and that was not accepted.
+    #[error("{file} does not hold all of its journal: {reason}")]
+    Incomplete {
+        /// The file.
+        file: String,
+        /// What is not in it.
+        reason: String,
+    },
     /// There is no space left to store anything. Nothing was confirmed.
     #[error("there is no space left for the journal at {place}")]
     Full {
@@ -218,12 +226,11 @@ impl StoreError {
             StoreError::Locked { .. } => Some(
                 "one journal has one manager; stop the other one or give this one its own journal",
             ),
-            StoreError::Full { .. } => {
-                Some("free some space; the manager goes on by itself, nothing confirmed is lost")
-            }
+            StoreError::Full { .. } => Some("free some space; nothing confirmed is lost"),
             StoreError::Format { .. } => Some(
                 "export it with the version of carbontube that wrote it, then import it with this one",
             ),
+            StoreError::Incomplete { .. } => Some("--accept-loss imports what is left"),
             StoreError::NotBuilt { .. } => Some("build with `--features redis`"),
             _ => None,
         }

@@ -199,19 +199,18 @@ impl<B: Backend> Store for PagedStore<B> {
         if !self.head.bounds(log).contains(seq) {
             return Ok(None);
         }
-        self.on_backend(|backend| {
-            let stored = backend.page(log, seq)?;
-            let page = match &stored {
-                Some(bytes) => Frame::expect(bytes, log, seq),
-                None => Err(Damage::Gap {
-                    log,
-                    from: seq,
-                    to: seq.next(),
-                }),
-            };
-            page.map(|page| Some(page.to_vec()))
-                .map_err(StoreError::damaged(backend.place()))
-        })
+        let stored = self.on_backend(|backend| backend.page(log, seq))?;
+        // One bad page is no reason to stop what goes on with all others.
+        let page = match &stored {
+            Some(bytes) => Frame::expect(bytes, log, seq),
+            None => Err(Damage::Gap {
+                log,
+                from: seq,
+                to: seq.next(),
+            }),
+        };
+        page.map(|page| Some(page.to_vec()))
+            .map_err(StoreError::damaged(self.backend.place()))
     }
 
     fn bounds(&self, log: Log) -> Bounds {

@@ -107,17 +107,19 @@ pub fn import(
             found: plan.pipeline,
         });
     }
+    let incomplete = |reason| StoreError::Incomplete {
+        file: file.display().to_string(),
+        reason,
+    };
     if plan.lost > 0 && lost == LostPages::Refuse {
-        return Err(bad(
-            file,
-            format!("{} pages were lost before it was made", plan.lost),
-        ));
+        let reason = format!("{} pages were lost before it was made", plan.lost);
+        return Err(incomplete(reason));
     }
     if plan.is_older && lost == LostPages::Refuse {
-        return Err(bad(
-            file,
+        return Err(incomplete(
             "the last commits that were confirmed were lost before it was made, or what would tell \
-             was lost",
+             was lost"
+                .to_owned(),
         ));
     }
     match parsed {

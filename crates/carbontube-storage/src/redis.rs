@@ -258,7 +258,18 @@ impl Backend for Redis {
     fn reopen(&mut self) -> Result<(), StoreError> {
         self.link = None;
         let mut link = Link::connect(&self.server, &self.place)?;
-        self.durability = link.durability()?;
+        let durability = link.durability()?;
+        if durability.is_weaker_than(&self.durability) {
+            // Jobs were confirmed on what it promised, and no one reads a warning now.
+            return Err(StoreError::Unavailable {
+                place: self.place.clone(),
+                reason: format!(
+                    "it promises less than when it was opened: {}; or open it anew to accept that",
+                    durability.warnings().join("; ")
+                ),
+            });
+        }
+        self.durability = durability;
         self.take(link)?;
         if self.durability.needs_confirmation() {
             // What is found may have been stored but not have reached the disk.

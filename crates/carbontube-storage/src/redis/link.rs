@@ -34,6 +34,8 @@ pub(super) struct Durability {
     pub(super) append_only: Option<bool>,
     /// `appendfsync`, where the server tells.
     pub(super) sync: Option<String>,
+    /// `no-appendfsync-on-rewrite`: while the server rewrites its file it syncs nothing.
+    pub(super) pauses: bool,
     /// Whether it can be asked to wait for its disk.
     pub(super) can_wait: bool,
     /// `maxmemory-policy` if memory is limited and keys may be thrown away.
@@ -43,7 +45,22 @@ pub(super) struct Durability {
 impl Durability {
     /// Whether a change is on disk only after waiting for it.
     pub(super) fn needs_confirmation(&self) -> bool {
-        self.can_wait && self.append_only == Some(true) && self.sync.as_deref() != Some("always")
+        self.can_wait && self.append_only == Some(true) && !self.syncs_always()
+    }
+
+    fn syncs_always(&self) -> bool {
+        self.sync.as_deref() == Some("always") && !self.pauses
+    }
+
+    /// Whether a confirmed job survives less than under what was promised before.
+    pub(super) fn is_weaker_than(&self, before: &Durability) -> bool {
+        let survives = |durability: &Durability| match durability.append_only {
+            Some(true) if durability.can_wait || durability.syncs_always() => 3,
+            Some(true) => 2,
+            None => 1,
+            Some(false) => 0,
+        };
+        survives(self) < survives(before) || (self.evicts.is_some() && before.evicts.is_none())
     }
 
     /// What an operator should know.
@@ -58,7 +75,15 @@ impl Durability {
                 "Redis keeps no append-only file: confirmed jobs may be lost when it stops; set `appendonly yes` and `appendfsync always`"
                     .to_owned(),
             ),
-            (Some(true), Some("always")) => {}
+            (Some(true), _) if self.syncs_always() => {}
+            (Some(true), Some("always")) if self.can_wait => warnings.push(
+                "Redis does not sync its file while it rewrites it, so each commit waits for it; set `no-appendfsync-on-rewrite no`"
+                    .to_owned(),
+            ),
+            (Some(true), Some("always")) => warnings.push(
+                "Redis confirms before its file is synced while it rewrites it: jobs confirmed meanwhile may be lost in a power cut; set `no-appendfsync-on-rewrite no`"
+                    .to_owned(),
+            ),
             (Some(true), _) if self.can_wait => warnings.push(
                 "Redis does not sync its file with each change, so each commit waits up to a second for it; set `appendfsync always`"
                     .to_owned(),
@@ -224,6 +249,7 @@ impl Link {
         Ok(Durability {
             append_only: append_only.map(|value| value == "yes"),
             sync: self.setting("appendfsync")?,
+            pauses: self.setting("no-appendfsync-on-rewrite")?.as_deref() == Some("yes"),
             can_wait,
             evicts: policy.filter(|policy| limited && policy != "noeviction"),
         })
@@ -347,8 +373,13 @@ mod tests {
         let server = |append_only, sync: &str, can_wait| Durability {
             append_only,
             sync: Some(sync.to_owned()),
+            pauses: false,
             can_wait,
             evicts: None,
+        };
+        let pausing = |can_wait| Durability {
+            pauses: true,
+            ..server(Some(true), "always", can_wait)
         };
         for (durability, waits, warning) in [
             (server(Some(true), "always", true), false, None),
@@ -369,6 +400,8 @@ mod tests {
                 Some("no append-only file"),
             ),
             (server(None, "", true), false, Some("does not tell")),
+            (pausing(true), true, Some("while it rewrites it")),
+            (pausing(false), false, Some("while it rewrites it")),
         ] {
             assert_eq!(durability.needs_confirmation(), waits, "{durability:?}");
             let warnings = durability.warnings();

@@ -246,6 +246,24 @@ fn head_that_was_changed_by_others_is_noticed_by_the_next_commit() {
 }
 
 #[test]
+fn server_that_promises_less_than_before_is_not_used() {
+    let Some(server) = Server::start(&SAFE) else {
+        return;
+    };
+    let mut store = open(&server.uri(0), &OpenOptions::new("p")).unwrap();
+    server.say("CONFIG SET maxmemory 1mb").unwrap();
+    store.commit(&page(1)).unwrap_err();
+    server.say("CONFIG SET maxmemory 0").unwrap();
+    server.say("CONFIG SET appendonly no").unwrap();
+    let error = store.reopen().unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    assert!(error.to_string().contains("no append-only file"), "{error}");
+    server.say("CONFIG SET appendonly yes").unwrap();
+    assert_eq!(store.reopen().unwrap(), Some(InDoubt::NotApplied));
+    store.commit(&page(1)).unwrap();
+}
+
+#[test]
 fn server_out_of_memory_is_full_and_goes_on_when_there_is_room() {
     let Some(server) = Server::start(&SAFE) else {
         return;
@@ -382,6 +400,25 @@ fn late_commit_of_a_cut_connection_can_no_longer_happen_after_reopening() {
 }
 
 #[test]
+fn one_bad_page_in_redis_does_not_stop_the_others() {
+    let Some(server) = Server::start(&SAFE) else {
+        return;
+    };
+    let mut store = open(&server.uri(0), &OpenOptions::new("p")).unwrap();
+    for seq in 1..=3 {
+        store.commit(&page(seq)).unwrap();
+    }
+    server.say("HSET carbontube:{p}:journal 1 rubbish").unwrap();
+    server.say("HDEL carbontube:{p}:journal 2").unwrap();
+    for seq in [1, 2] {
+        let error = store.read(Log::Journal, PageSeq(seq)).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    }
+    assert!(store.read(Log::Journal, PageSeq(3)).unwrap().is_some());
+    store.commit(&page(4)).unwrap();
+}
+
+#[test]
 fn damage_in_redis_is_refused_examined_and_exported() {
     let Some(server) = Server::start(&SAFE) else {
         return;
@@ -410,7 +447,7 @@ fn damage_in_redis_is_refused_examined_and_exported() {
     let file = dir.path().join("export");
     export(&uri, &options, &file).unwrap();
     let error = import(&file, &server.uri(1), &options, LostPages::Refuse).unwrap_err();
-    assert!(matches!(error, StoreError::BadExport { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Incomplete { .. }), "{error:?}");
     let error = import(&file, &uri, &options, LostPages::GiveUp).unwrap_err();
     assert!(matches!(error, StoreError::Foreign { .. }), "{error:?}");
     let imported = import(&file, &server.uri(1), &options, LostPages::GiveUp).unwrap();

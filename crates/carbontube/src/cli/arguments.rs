@@ -266,7 +266,7 @@ pub(crate) struct EnqueueArguments {
     /// the pipeline's name
     #[argh(positional)]
     pub(crate) name: String,
-    /// a JSON object (default {{}})
+    /// a JSON object (default {})
     #[argh(positional)]
     pub(crate) instructions: Option<String>,
     /// enqueue each line of a file, or of stdin (-), a JSON object each

@@ -33,6 +33,7 @@ pub(crate) fn enqueue(arguments: EnqueueArguments) -> Outcome<Exit> {
         for (given, what) in [
             (arguments.instructions.is_some(), "INSTRUCTIONS"),
             (arguments.id.is_some(), "--id"),
+            (arguments.traceparent.is_some(), "--traceparent"),
         ] {
             if given {
                 return Err(Failure::usage(format!(

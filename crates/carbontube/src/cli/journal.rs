@@ -77,16 +77,7 @@ pub(crate) fn import(arguments: ImportArguments) -> Outcome<Exit> {
         &OpenOptions::new(&arguments.name),
         lost,
     )
-    .map_err(|error| {
-        let failure = failure(&error);
-        if arguments.accept_loss {
-            failure
-        } else {
-            failure.maybe_hint(error.hint().or(Some(
-                "--accept-loss imports what is left when pages or commits were lost",
-            )))
-        }
-    })?;
+    .map_err(|error| failure(&error))?;
     if arguments.json {
         print_json(&json!({
             "pages": imported.pages,
