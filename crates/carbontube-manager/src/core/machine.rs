@@ -8,7 +8,7 @@ use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
     Event, EventKind, FailureKind, JobState, ManagerState, Message, WorkerStatus,
 };
-use carbontube_protocol::{AttemptId, JobId, ManagerId, Timestamp, WorkerId};
+use carbontube_protocol::{AttemptId, ManagerId, Timestamp, WorkerId};
 
 use super::adoption::Adoption;
 use super::cause::Repeats;
