@@ -11,6 +11,7 @@ use carbontube_protocol::{Codec, DecodeError, Header, JobId, Limits, decode, enc
 use carbontube_transport::{Message, PeerId, Router, RouterSender, add_delimiter, take_delimiter};
 
 use crate::core::{ClientId, Input};
+use crate::engine::told_bytes;
 use crate::error::SocketRole;
 use crate::intake::size;
 use crate::queue::{Asked, InputQueue};
@@ -87,6 +88,11 @@ impl Clients {
         Some(client.clone())
     }
 
+    /// A wait was taken; what it is told is bounded by the core.
+    pub(crate) fn taken(&self, id: ClientId) {
+        self.answered(id, true);
+    }
+
     fn forget(&self, id: ClientId) {
         let mut state = self.lock();
         if let Some(client) = state.by_client.remove(&id) {
@@ -159,10 +165,8 @@ pub(crate) async fn receive(
                 }
             }
             Ok(input) => {
-                // A wait may be answered much later and in parts; the core bounds those.
-                if !matches!(input, Input::Wait { .. }) {
-                    clients.asked(client);
-                }
+                // A wait, which may be answered much later and in parts, until the core took it.
+                clients.asked(client);
                 if queue.put(input, bytes).await.is_err() {
                     break;
                 }
@@ -192,7 +196,7 @@ pub(crate) async fn receive(
 pub(crate) async fn answer(
     sender: RouterSender,
     answers: Receiver<(ClientId, Wire)>,
-    views: Arc<AtomicUsize>,
+    (views, told): (Arc<AtomicUsize>, Arc<AtomicUsize>),
     clients: Arc<Clients>,
     queue: Arc<InputQueue>,
     tally: Arc<Tally>,
@@ -201,7 +205,8 @@ pub(crate) async fn answer(
         let is_view = matches!(message, Wire::Answer(_));
         // Taken off at once: what is encoded is bounded by the socket.
         views.fetch_sub(usize::from(is_view), Ordering::Relaxed);
-        // A wait's answers come later and are bounded by the core; asking is answered here.
+        told.fetch_sub(told_bytes(&message), Ordering::Relaxed);
+        // Those who wait are told after their request was taken.
         let is_final = !matches!(message, Wire::Ended(_));
         let Some(client) = clients.answered(id, is_final) else {
             tally.answers_dropped.bump();

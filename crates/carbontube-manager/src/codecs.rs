@@ -1,17 +1,24 @@
 //! Which workers speak JSON, so that their pipes do as well (protocol.md §3).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use carbontube_protocol::{Address, Codec};
 
-/// The most addresses remembered: more would be hostile, and get bincode.
+/// The most addresses remembered: one more takes the place of one without a pipe.
 const ADDRESSES_MAX: usize = 16_384;
 
 /// The codec of each worker's address, as its last heartbeat had it.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerCodecs {
-    json: Mutex<BTreeSet<Address>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    json: BTreeSet<Address>,
+    /// How many pipes lead to an address.
+    pipes: BTreeMap<Address, usize>,
 }
 
 impl WorkerCodecs {
@@ -19,24 +26,49 @@ impl WorkerCodecs {
     /// heartbeat, so that the first message on a new pipe is in the right one already.
     /// Tells whether it is another one than before.
     pub(crate) fn heard(&self, address: &Address, codec: Codec) -> bool {
-        let mut json = self.lock();
+        let State { json, pipes } = &mut *self.lock();
         match codec {
-            Codec::Json if json.contains(address) || json.len() >= ADDRESSES_MAX => false,
-            Codec::Json => json.insert(address.clone()),
+            Codec::Json if json.contains(address) => false,
+            Codec::Json => {
+                if json.len() >= ADDRESSES_MAX {
+                    let idle = json.iter().find(|it| !pipes.contains_key(it)).cloned();
+                    let Some(idle) = idle else { return false };
+                    json.remove(&idle);
+                }
+                json.insert(address.clone())
+            }
             Codec::Bincode => json.remove(address),
+        }
+    }
+
+    /// Notes that a pipe leads to an address, and what the core knows of its codec.
+    pub(crate) fn opened(&self, address: &Address, codec: Codec) {
+        *self.lock().pipes.entry(address.clone()).or_default() += 1;
+        self.heard(address, codec);
+    }
+
+    /// Notes the end of a pipe. That of its successor may have begun before.
+    pub(crate) fn closed(&self, address: &Address) {
+        let State { json, pipes } = &mut *self.lock();
+        if let Some(count) = pipes.get_mut(address) {
+            *count -= 1;
+            if *count == 0 {
+                pipes.remove(address);
+                json.remove(address);
+            }
         }
     }
 
     /// The codec for a pipe to an address.
     pub(crate) fn of(&self, address: &Address) -> Codec {
-        match self.lock().contains(address) {
+        match self.lock().json.contains(address) {
             true => Codec::Json,
             false => Codec::Bincode,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<Address>> {
-        self.json.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,12 +90,32 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_maximum_is_remembered() {
+    fn one_more_than_the_maximum_takes_the_place_of_one_without_a_pipe() {
         let codecs = WorkerCodecs::default();
+        let first = Address::tcp("a", 0);
+        codecs.opened(&first, Codec::Json);
         for number in 0..=ADDRESSES_MAX {
             let port = u16::try_from(number % 60_000).expect("fits");
             codecs.heard(&Address::tcp("a", port), Codec::Json);
         }
-        assert_eq!(codecs.lock().len(), ADDRESSES_MAX);
+        assert_eq!(codecs.lock().json.len(), ADDRESSES_MAX);
+        let newcomer = Address::tcp("b", 1);
+        assert!(codecs.heard(&newcomer, Codec::Json));
+        assert_eq!(codecs.of(&newcomer), Codec::Json);
+        assert_eq!(codecs.of(&first), Codec::Json, "its pipe is in use");
+        assert_eq!(codecs.lock().json.len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn address_is_forgotten_with_its_last_pipe() {
+        let codecs = WorkerCodecs::default();
+        let address = Address::tcp("a", 1);
+        codecs.opened(&address, Codec::Json);
+        codecs.opened(&address, Codec::Json);
+        codecs.closed(&address);
+        assert_eq!(codecs.of(&address), Codec::Json, "its successor is open");
+        codecs.closed(&address);
+        assert_eq!(codecs.of(&address), Codec::Bincode);
+        assert!(codecs.lock().json.is_empty());
     }
 }

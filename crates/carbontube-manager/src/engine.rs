@@ -6,9 +6,10 @@ use std::sync::mpsc::Sender as StdSender;
 use std::time::{Duration, Instant};
 
 use async_channel::Sender;
-use carbontube_protocol::message::{Answer, Message};
+use carbontube_protocol::message::{Answer, EndedJob, Message};
 use carbontube_storage as storage;
 
+use crate::api::Clients;
 use crate::clock::Clock;
 use crate::core::{ClientId, Commit, Effect, Input};
 use crate::error::RunError;
@@ -28,6 +29,8 @@ const QUESTIONS_SHARE: u32 = 4;
 const VIEWS_MAX: usize = 4;
 /// The pause of questions while so many wait.
 const VIEWS_PAUSE: Duration = Duration::from_millis(2);
+/// No more is told to those who wait for jobs while so many bytes of it wait for the network.
+const TOLD_BYTES_MAX: usize = 32 << 20;
 /// The store is asked no more often how much room it takes.
 const MEASURE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -37,6 +40,7 @@ pub(crate) struct Engine {
     pub(crate) clock: Clock,
     pub(crate) queue: Arc<InputQueue>,
     pub(crate) beat: Arc<Beat>,
+    pub(crate) clients: Arc<Clients>,
     pub(crate) surroundings: Surroundings,
 }
 
@@ -47,6 +51,8 @@ pub(crate) struct Surroundings {
     pub(crate) answers: Sender<(ClientId, Message)>,
     /// How many of them are answers to questions, which may be large.
     pub(crate) views: Arc<AtomicUsize>,
+    /// How many bytes of them are for those who wait for jobs.
+    pub(crate) told: Arc<AtomicUsize>,
     pub(crate) publisher: Publisher,
     pub(crate) tally: Arc<Tally>,
     pub(crate) addresses: ManagerAddresses,
@@ -85,7 +91,19 @@ impl Engine {
             let now = self.clock.now();
             for input in batch.drain(..) {
                 let asked = matches!(input, Input::Query { .. }).then(Instant::now);
+                let waiting = match &input {
+                    Input::Wait { client, .. } => {
+                        Some((*client, self.round.core().waits_refused()))
+                    }
+                    _ => None,
+                };
                 self.round.handle(input, now, &mut self.surroundings);
+                // A refusal counts itself as the answer; those who wait are told later.
+                if let Some((client, refused)) = waiting
+                    && self.round.core().waits_refused() == refused
+                {
+                    self.clients.taken(client);
+                }
                 if let Some(asked) = asked {
                     questions_from = Instant::now() + asked.elapsed() * (QUESTIONS_SHARE - 1);
                 }
@@ -105,6 +123,8 @@ impl Engine {
 
     fn turn(&mut self) {
         self.surroundings.publisher.look();
+        let told = self.surroundings.told.load(Ordering::Relaxed);
+        self.round.hold_waits(told >= TOLD_BYTES_MAX);
         self.round.turn(self.clock.now(), &mut self.surroundings);
     }
 }
@@ -125,10 +145,13 @@ impl Outside for Surroundings {
                 let is_view = matches!(message, Message::Answer(_));
                 self.views
                     .fetch_add(usize::from(is_view), Ordering::Relaxed);
+                let told = told_bytes(&message);
+                self.told.fetch_add(told, Ordering::Relaxed);
                 // Bounded by what each client may have unanswered or wait for.
                 if self.answers.try_send((client, message)).is_err() {
                     self.views
                         .fetch_sub(usize::from(is_view), Ordering::Relaxed);
+                    self.told.fetch_sub(told, Ordering::Relaxed);
                     self.tally.answers_dropped.bump();
                 }
             }
@@ -178,6 +201,19 @@ impl Surroundings {
             _ => {}
         }
     }
+}
+
+/// How much an answer holds on to that tells of ended jobs.
+pub(crate) fn told_bytes(message: &Message) -> usize {
+    let Message::Ended(ended) = message else {
+        return 0;
+    };
+    let error = |job: &EndedJob| {
+        let error = job.error.as_ref();
+        error.map_or(0, |error| error.message.len() + error.detail.len())
+    };
+    let jobs = ended.jobs.iter();
+    jobs.map(|job| job.result.len() + error(job) + 256).sum()
 }
 
 /// A commit as stores take it.

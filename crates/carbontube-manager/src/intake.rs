@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use carbontube_protocol::message::Message as Wire;
 use carbontube_protocol::original::{self, OriginalMessage};
-use carbontube_protocol::{Header, JobId, Limits, decode, decode_event};
+use carbontube_protocol::{Codec, Header, JobId, Limits, decode, decode_event};
 use carbontube_transport::{Message, Pull, Subscribe};
 
 use crate::codecs::WorkerCodecs;
@@ -85,7 +85,9 @@ pub(crate) async fn subscribe(
             let address = &heartbeat.address;
             let is_new = codecs.heard(address, header.codec);
             let (address, codec) = (address.clone(), header.codec);
-            if is_new && queue.put(Input::Codec { address, codec }, 0).await.is_err() {
+            // The core forgets it with the last pipe, which the shell closes a little later.
+            let is_news = is_new || codec == Codec::Json;
+            if is_news && queue.put(Input::Codec { address, codec }, 0).await.is_err() {
                 break;
             }
         }

@@ -181,7 +181,7 @@ impl Manager {
         let (fatal_sender, fatal) = channel();
         let (ended_sender, ended) = async_channel::bounded(1);
         let (answers, answers_receiver) = async_channel::unbounded();
-        let views = Arc::default();
+        let (views, told) = (Arc::default(), Arc::default());
         let (publisher, outgoing) = Publisher::new(sockets.publish, tally.clone());
         let limits = options.core.limits.clone();
         let source = publisher::Source {
@@ -216,7 +216,7 @@ impl Manager {
             spawn(api::answer(
                 sender.clone(),
                 answers_receiver,
-                Arc::clone(&views),
+                (Arc::clone(&views), Arc::clone(&told)),
                 clients.clone(),
                 queue.clone(),
                 tally.clone(),
@@ -230,7 +230,7 @@ impl Manager {
             spawn(api::receive(
                 sockets.api,
                 limits,
-                clients,
+                clients.clone(),
                 queue.clone(),
                 answers.clone(),
                 tally.clone(),
@@ -244,11 +244,13 @@ impl Manager {
             clock,
             queue: queue.clone(),
             beat,
+            clients,
             surroundings: Surroundings {
                 keeper,
                 pipes,
                 answers,
                 views,
+                told,
                 publisher: publisher.clone(),
                 tally,
                 addresses: addresses.clone(),

@@ -40,6 +40,7 @@ pub(crate) struct Pipes {
 /// The near end of one pipe. Dropping it closes the pipe.
 #[derive(Debug)]
 struct Pipe {
+    address: Address,
     sender: Sender<Outgoing>,
     /// The instructions that wait.
     bytes: Arc<AtomicUsize>,
@@ -103,7 +104,7 @@ impl Pipes {
     }
 
     pub(crate) fn open(&mut self, pipe: PipeId, address: Address, codec: Codec) {
-        self.codecs.heard(&address, codec);
+        self.codecs.opened(&address, codec);
         // Bounded in `pass`: a bounded channel takes up all its room at once, about a
         // megabyte, and anyone may announce thousands of addresses.
         let (sender, receiver) = async_channel::unbounded();
@@ -118,8 +119,9 @@ impl Pipes {
             queue: self.queue.clone(),
             tally: self.tally.clone(),
         };
-        let task = async_std::task::spawn(far.run(address, self.options.clone()));
+        let task = async_std::task::spawn(far.run(address.clone(), self.options.clone()));
         let near = Pipe {
+            address,
             sender,
             bytes,
             _open: open,
@@ -148,7 +150,9 @@ impl Pipes {
 
     /// The task goes on until it has sent what it was given.
     pub(crate) fn close(&mut self, pipe: PipeId) {
-        self.pipes.remove(&pipe);
+        if let Some(near) = self.pipes.remove(&pipe) {
+            self.codecs.closed(&near.address);
+        }
     }
 
     /// Closes all and waits until each has sent what it could.
@@ -290,6 +294,7 @@ mod tests {
         let (open, _closed) = async_channel::bounded(1);
         let task = async_std::task::spawn(std::future::pending());
         let near = Pipe {
+            address: Address::tcp("a", 1),
             sender,
             bytes: Arc::default(),
             _open: open,
@@ -308,6 +313,7 @@ mod tests {
         let (sender, receiver) = async_channel::unbounded();
         let (open, _closed) = async_channel::bounded(1);
         let near = Pipe {
+            address: Address::tcp("a", 1),
             sender,
             bytes: Arc::default(),
             _open: open,

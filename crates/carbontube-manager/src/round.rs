@@ -49,6 +49,11 @@ impl Round {
         &self.core
     }
 
+    /// See [`Core::hold_waits`].
+    pub fn hold_waits(&mut self, hold: bool) {
+        self.core.hold_waits(hold);
+    }
+
     /// Whether the core has said that all is done.
     pub fn is_stopping(&self) -> bool {
         self.stopping

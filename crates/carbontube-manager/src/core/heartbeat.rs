@@ -172,9 +172,15 @@ impl Core {
 
     fn pipe_to(&mut self, address: &Address, original: bool, id: WorkerId) -> PipeId {
         if let Some(found) = self.workers.by_address.get(address).copied()
-            && let Some(pipe) = self.workers.pipes.get_mut(&found)
+            && let Some(pipe) = self.workers.pipes.get(&found)
         {
-            pipe.workers.insert(id);
+            let greets = !original && pipe.up && !self.understands_hello(pipe);
+            if let Some(pipe) = self.workers.pipes.get_mut(&found) {
+                pipe.workers.insert(id);
+            }
+            if greets {
+                self.send_hello(found);
+            }
             return found;
         }
         let (pipe, start) = self.new_pipe();
@@ -185,7 +191,6 @@ impl Core {
                 address: address.clone(),
                 up: false,
                 up_since: Timestamp::ZERO,
-                original,
                 start,
                 sequence: start,
                 after: RecordSeq(0),
@@ -231,6 +236,7 @@ impl Core {
             let address = pipe.address.clone();
             self.workers.pipes.remove(&pipe_id);
             self.workers.by_address.remove(&address);
+            self.workers.json.remove(&address);
             self.effect(RecordSeq(0), Effect::ClosePipe { pipe: pipe_id });
         }
     }
@@ -271,17 +277,10 @@ impl Core {
         };
         found.up = true;
         found.up_since = now;
-        let (workers, original) = (found.workers.clone(), found.original);
-        if !original {
-            let head = self.head(pipe);
-            let timeout = self.options.worker_timeout.as_millis();
-            let hello = Hello {
-                head,
-                pipeline: self.definition.name().clone(),
-                worker_timeout_ms: u64::try_from(timeout).unwrap_or(u64::MAX),
-            };
-            let message = hello.into();
-            self.effect(RecordSeq(0), Effect::ToPipe { pipe, message });
+        let workers = found.workers.clone();
+        let greets = self.workers.pipes.get(&pipe);
+        if greets.is_some_and(|pipe| self.understands_hello(pipe)) {
+            self.send_hello(pipe);
         }
         for id in workers {
             self.forget_refused(id);
@@ -290,6 +289,27 @@ impl Core {
                 self.publish_worker(id, now, status);
             }
         }
+    }
+
+    /// Whether there is one on a pipe that is not of the original, which knows no hello.
+    fn understands_hello(&self, pipe: &Pipe) -> bool {
+        let mut workers = pipe.workers.iter();
+        workers.any(|id| {
+            let worker = self.workers.table.get(id);
+            worker.is_some_and(|worker| !worker.original)
+        })
+    }
+
+    pub(super) fn send_hello(&mut self, pipe: PipeId) {
+        let head = self.head(pipe);
+        let timeout = self.options.worker_timeout.as_millis();
+        let hello = Hello {
+            head,
+            pipeline: self.definition.name().clone(),
+            worker_timeout_ms: u64::try_from(timeout).unwrap_or(u64::MAX),
+        };
+        let message = hello.into();
+        self.effect(RecordSeq(0), Effect::ToPipe { pipe, message });
     }
 
     pub(super) fn handle_pipe_down(&mut self, pipe: PipeId, now: Timestamp) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
-    EndedJob, Event, EventKind, FailureKind, JobState, ManagerState, Message, WorkerStatus,
+    Event, EventKind, FailureKind, JobState, ManagerState, Message, WorkerStatus,
 };
-use carbontube_protocol::{AttemptId, JobId, ManagerId, Timestamp, WorkerId};
+use carbontube_protocol::{AttemptId, ManagerId, Timestamp, WorkerId};
 
 use super::adoption::Adoption;
 use super::cause::Repeats;
@@ -19,6 +19,7 @@ use super::payload::Payloads;
 use super::record::Totals;
 use super::results::Settled;
 use super::series::Series;
+use super::waits::Waits;
 use super::worker::Workers;
 use super::{ClientId, CoreOptions, Effect, Gated, Input, PipeId, RecordSeq};
 use crate::PipelineDefinition;
@@ -76,15 +77,6 @@ pub struct Core {
     pub(super) repeats: Repeats,
     pub(super) housekeeping_at: Option<Timestamp>,
     pub(super) random: Random,
-}
-
-/// Who waits for which jobs.
-#[derive(Debug, Default)]
-pub(super) struct Waits {
-    pub(super) by_job: BTreeMap<JobId, BTreeSet<(ClientId, u64)>>,
-    pub(super) by_client: BTreeMap<ClientId, BTreeSet<(JobId, u64)>>,
-    pub(super) total: usize,
-    pub(super) ended: BTreeMap<(ClientId, u64), (RecordSeq, Vec<EndedJob>)>,
 }
 
 /// What is measured of one phase since this start.
@@ -181,11 +173,11 @@ impl Core {
         }
         self.payloads.age();
         self.send_acks();
-        self.send_ended();
+        self.send_ended(now);
         let running: u64 = (0..self.phases.len())
             .map(|phase| self.jobs.counts(phase).running)
             .sum();
-        if self.draining && running == 0 && !self.stopped {
+        if self.draining && running == 0 && self.waits.is_told() && !self.stopped {
             self.stopped = true;
             self.effect(self.journal.last, Effect::Stop);
         }
@@ -203,6 +195,7 @@ impl Core {
             self.adoption.as_ref().map(|adoption| adoption.next()),
             self.housekeeping_at,
             self.looks_up_at,
+            self.waits.next(),
         ]
         .into_iter()
         .flatten()

@@ -5,7 +5,7 @@ use carbontube_protocol::message::{
     AttemptResult, FailureKind, HeldState, NewJob, Outcome, WorkerStatus,
 };
 use carbontube_protocol::original::{OriginalEvent, OriginalMessage};
-use carbontube_protocol::{AttemptId, Timestamp, WorkerId};
+use carbontube_protocol::{AttemptId, JobId, Timestamp, WorkerId};
 
 use super::machine::Core;
 use super::worker::original_id;
@@ -42,7 +42,11 @@ impl Core {
                     .filter(|(phase, job)| job.phase == *phase)
                     .and_then(|(phase, job)| Some((phase, job.attempt?)));
                 let Some((phase, (attempt, worker))) = found else {
-                    return self.count("original_results_without_attempt", 1);
+                    self.count("original_results_without_attempt", 1);
+                    if let Some(phase) = phase {
+                        self.free_original(&id, phase, now);
+                    }
+                    return;
                 };
                 self.seen(worker, now);
                 let outcome = match success {
@@ -64,6 +68,21 @@ impl Core {
                 };
                 self.handle_result(worker, 0, result, now);
             }
+        }
+    }
+
+    /// A job that was decided without its worker has ended there: it takes work again.
+    fn free_original(&mut self, job: &JobId, phase: u16, now: Timestamp) {
+        let mut originals = self.workers.table.iter();
+        let found = originals.find_map(|(id, worker)| {
+            let is_there = worker.original && worker.phase == phase;
+            let mut held = worker.attempts.iter().filter(|_| is_there);
+            let attempt = held.find(|(_, held)| held.job == *job);
+            attempt.map(|(attempt, _)| (*id, *attempt))
+        });
+        if let Some((id, attempt)) = found {
+            self.seen(id, now);
+            self.release(id, attempt);
         }
     }
 

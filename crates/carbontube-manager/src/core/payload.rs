@@ -32,11 +32,13 @@ pub(super) enum Reason {
         request: u64,
         id: JobId,
     },
-    /// A client waits for a job that had ended before.
+    /// A client waits for jobs that had ended before.
     Ended {
         client: ClientId,
         request: u64,
-        id: JobId,
+        ids: Vec<JobId>,
+        /// Whether it is one of the reads that others wait for.
+        counted: bool,
     },
     /// A search looks at instructions.
     Search(Box<SearchStep>),
@@ -196,6 +198,14 @@ impl Core {
                 self.count("page_reads_failed", 1);
                 self.payloads.failed.insert((log, page));
                 let home = self.payloads.asked.get(&(log, page)).copied();
+                let read = home.and_then(|home| self.payloads.reads.get_mut(&(log, home)));
+                for reason in read.into_iter().flat_map(|read| &mut read.reasons) {
+                    if let Reason::Ended { counted, .. } = reason
+                        && std::mem::take(counted)
+                    {
+                        self.waits.read_ended();
+                    }
+                }
                 if let (StoreFault::Broken(_), Some(home)) = (fault, home) {
                     self.payloads.damaged.insert((log, home));
                 }
@@ -243,8 +253,14 @@ impl Core {
                 Reason::Ended {
                     client,
                     request,
-                    id,
-                } => self.past_read(client, request, &id, &records),
+                    ids,
+                    counted,
+                } => {
+                    if counted {
+                        self.waits.read_ended();
+                    }
+                    self.past_read(client, request, ids, &records);
+                }
                 Reason::Search(step) => self.search_on(step, Some(&records)),
             }
         }

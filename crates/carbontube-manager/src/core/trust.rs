@@ -57,9 +57,13 @@ impl Core {
             worker.lacking = 0;
         } else if lacks {
             worker.lacking += 1;
+            let pipe = worker.pipe;
             if worker.lacking > 1 {
                 self.count("workers_distrusted", 1);
                 self.pass_over(id, now);
+                // It may have forgotten this manager over others that it heard of, and drops
+                // what comes from one that has not greeted it.
+                self.send_hello(pipe);
             }
         }
     }

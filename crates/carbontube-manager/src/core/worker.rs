@@ -132,7 +132,6 @@ pub(super) struct Pipe {
     pub(super) up: bool,
     /// When it last came up.
     pub(super) up_since: Timestamp,
-    pub(super) original: bool,
     /// The number before its first message. Nobody can guess it, so a worker that names a
     /// number from there on has received it.
     pub(super) start: u64,
@@ -188,10 +187,16 @@ impl Workers {
 
     pub(super) fn speak(&mut self, address: Address, codec: Codec) {
         match codec {
-            Codec::Json if self.json.len() < ADDRESSES_MAX => {
+            Codec::Json => {
+                if self.json.len() >= ADDRESSES_MAX && !self.json.contains(&address) {
+                    // Nothing is sent to one without a pipe: it speaks again before.
+                    let mut all = self.json.iter();
+                    let idle = all.find(|it| !self.by_address.contains_key(it)).cloned();
+                    let Some(idle) = idle else { return };
+                    self.json.remove(&idle);
+                }
                 self.json.insert(address);
             }
-            Codec::Json => {}
             Codec::Bincode => {
                 self.json.remove(&address);
             }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carbontube_protocol::message::{
-    Answer, AttemptResult, EnqueueOutcome, JobState, Outcome, Query,
+    Answer, AttemptResult, EnqueueOutcome, Goodbye, JobState, Outcome, Query, Selector,
 };
 use carbontube_protocol::original::{OriginalEvent, OriginalMessage};
-use carbontube_protocol::{JobType, Timestamp};
+use carbontube_protocol::{Address, Codec, JobType, Timestamp};
 
 use super::bed::{Bed, address_of, failure, id, new_job, worker_id};
 use crate::core::Input;
@@ -313,6 +313,90 @@ fn draining_worker_gets_nothing_more() {
         panic!("a job was asked");
     };
     assert_eq!(detail.view.reason, "no worker of one takes work now");
+}
+
+fn finished(job: &str) -> Input {
+    Input::Original(OriginalMessage::Finished {
+        id: id(job),
+        job_type: JobType::new("one").expect("a name"),
+        success: true,
+        error: Default::default(),
+        started_at: Timestamp(1),
+        finished_at: Timestamp(2),
+        instructions: bytes::Bytes::from_static(b"{}"),
+    })
+}
+
+fn available() -> Input {
+    Input::OriginalEvent(OriginalEvent::Available {
+        id: "old".to_owned(),
+        address: address_of(worker_id(1)),
+        job_type: JobType::new("one").expect("a name"),
+        success_count: 0,
+        failed_count: 0,
+    })
+}
+
+/// Nothing stops it there, so its end is when the slot is free again.
+#[test]
+fn originals_worker_whose_job_was_cancelled_takes_work_once_it_is_done() {
+    let mut bed = Bed::new(&["one"]);
+    bed.input(available());
+    let pipe = bed.opened[0];
+    bed.input(Input::PipeUp { pipe });
+    bed.enqueue(&["a", "b"]);
+    let selector = Selector::Ids(vec![id("a")]);
+    bed.ask(Query::Cancel { selector });
+    assert_eq!(bed.state("a"), Some(JobState::Cancelled));
+    assert_eq!(bed.state("b"), Some(JobState::Enqueued), "it still runs a");
+    bed.input(finished("a"));
+    assert_eq!(bed.state("b"), Some(JobState::Running));
+}
+
+/// Without a hello it would drop whatever is dispatched to it.
+#[test]
+fn worker_at_the_address_of_an_original_one_is_greeted() {
+    for up_first in [true, false] {
+        let mut bed = Bed::new(&["one"]);
+        bed.input(available());
+        let pipe = bed.opened[0];
+        if up_first {
+            bed.input(Input::PipeUp { pipe });
+        }
+        let worker = bed.add_worker(1, "one", 1);
+        if !up_first {
+            bed.input(Input::PipeUp { pipe });
+        }
+        assert!(bed.workers[&worker].received.1 > 0, "up first: {up_first}");
+        assert!(bed.core.workers.table[&worker].proven);
+    }
+}
+
+#[test]
+fn workers_that_speak_json_find_room_whoever_spoke_it_before() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    let address = bed.workers[&worker].address.clone();
+    let codec = Codec::Json;
+    let speak = |bed: &mut Bed, address| bed.input(Input::Codec { address, codec });
+    speak(&mut bed, address.clone());
+    for number in 0..20_000 {
+        speak(&mut bed, Address::tcp("a", number));
+    }
+    let newcomer = Address::tcp("b", 1);
+    speak(&mut bed, newcomer.clone());
+    assert_eq!(bed.core.workers.codec(&newcomer), Codec::Json);
+    assert_eq!(
+        bed.core.workers.codec(&address),
+        Codec::Json,
+        "it has a pipe"
+    );
+    bed.input(Input::Goodbye(Goodbye { worker }));
+    assert_eq!(
+        bed.core.workers.codec(&address),
+        Codec::Bincode,
+        "it has none"
+    );
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What happens at each maximum, and when a page cannot be read.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use carbontube_protocol::message::{
-    Code, EnqueueOutcome, FailureKind, JobState, Message, Outcome, Query, Wait,
+    Code, EnqueueOutcome, ErrorReport, FailureKind, JobState, Message, Outcome, Query, Wait,
 };
 use carbontube_protocol::original::OriginalEvent;
 use carbontube_protocol::{JobType, PipelineName};
@@ -54,6 +55,162 @@ fn waits_are_bounded_for_a_client_and_for_all() {
         bed.finish(worker, job, Outcome::Success, "");
     }
     assert_eq!(bed.to_client.len(), 2);
+    assert_eq!(bed.core.waits.total, 0);
+}
+
+/// What was told of ended jobs so far, as (messages, jobs, bytes of reports).
+fn told(bed: &Bed) -> (usize, usize, usize) {
+    let mut told = (0, 0, 0);
+    for message in &bed.to_client {
+        if let Message::Ended(ended) = message {
+            let errors = ended.jobs.iter().filter_map(|job| job.error.as_ref());
+            told.0 += 1;
+            told.1 += ended.jobs.len();
+            told.2 += errors
+                .map(|it| it.message.len() + it.detail.len())
+                .sum::<usize>();
+        }
+    }
+    told
+}
+
+fn report(bytes: usize) -> Outcome {
+    let error = ErrorReport {
+        message: "it broke".to_owned(),
+        detail: "x".repeat(bytes),
+    };
+    let kind = FailureKind::Error;
+    Outcome::Failure {
+        kind,
+        error,
+        retry: false,
+    }
+}
+
+/// A few bytes would ask for as many megabytes as somebody likes.
+#[test]
+fn job_that_is_asked_for_again_and_again_in_one_wait_is_told_once() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    bed.finish(worker, "a", report(16 << 10), "");
+    wait(&mut bed, CLIENT, &["a"; 1000]);
+    assert_eq!(told(&bed).1, 1);
+    assert_eq!(bed.core.waits.total, 0);
+}
+
+/// As many messages as jobs would fill what may wait for a client, which then counts as one
+/// that does not read.
+#[test]
+fn jobs_that_ended_before_they_were_asked_for_are_told_together() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a", "b", "c"]);
+    for name in ["a", "b", "c"] {
+        bed.finish(worker, name, report(10), "");
+    }
+    wait(&mut bed, CLIENT, &["a", "b", "c", "unknown"]);
+    assert_eq!(told(&bed).1, 4);
+    assert_eq!(bed.to_client.len(), 1);
+}
+
+/// Neither the memory nor the time of the manager is at the command of who waits.
+#[test]
+fn dead_letters_are_told_piece_by_piece_and_each_client_has_its_turn() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    let names: Vec<String> = (0..300).map(|n| format!("j{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    bed.enqueue(&names);
+    for name in &names {
+        bed.finish(worker, name, report(16 << 10), "");
+    }
+    wait(&mut bed, CLIENT, &names);
+    let (_, jobs, bytes) = told(&bed);
+    assert!(
+        jobs < 100 && bytes < 2 << 20,
+        "{jobs} jobs, {bytes} bytes at once"
+    );
+    assert_eq!(bed.core.waits.total, 300 - jobs, "the rest is counted");
+    bed.core.hold_waits(true);
+    bed.pass(Duration::from_secs(1));
+    assert_eq!(told(&bed).1, jobs, "the network has not sent it yet");
+    bed.core.hold_waits(false);
+    let before = bed.to_client.len();
+    bed.input(Input::Wait {
+        client: ClientId(2),
+        request: Wait {
+            request: 10,
+            pipeline: bed.definition.name().clone(),
+            ids: vec![id("j0")],
+        },
+    });
+    bed.pass(Duration::from_millis(5));
+    let mut new = bed.to_client[before..].iter();
+    let is_others = |message: &Message| matches!(message, Message::Ended(it) if it.request == 10);
+    assert!(
+        new.any(is_others),
+        "it does not wait for the first client's"
+    );
+    bed.pass(Duration::from_secs(1));
+    assert_eq!(told(&bed).1, 301, "all are told in the end");
+    assert_eq!(bed.core.waits.total, 0);
+}
+
+/// A page can hold a megabyte, and a wait can ask for thousands.
+#[test]
+fn pages_of_ended_jobs_are_read_a_few_at_a_time_and_once_each() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    let names: Vec<String> = (0..100).map(|n| format!("j{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    bed.enqueue(&names);
+    for name in &names {
+        bed.finish(worker, name, Outcome::Success, "{\"b\":2}");
+    }
+    bed.restart();
+    let pages: BTreeSet<_> = names
+        .iter()
+        .map(|name| bed.core.history.entry(&id(name)))
+        .map(|entry| entry.expect("it ended").page)
+        .collect();
+    bed.core.handle(
+        Input::Wait {
+            client: CLIENT,
+            request: Wait {
+                request: 9,
+                pipeline: bed.definition.name().clone(),
+                ids: names.iter().map(|name| id(name)).collect(),
+            },
+        },
+        bed.now,
+    );
+    bed.to_client.clear();
+    let mut most = 0;
+    let mut reads = 0;
+    while told(&bed).1 < 100 {
+        let mut inputs = Vec::new();
+        bed.core.dispatch(bed.now);
+        while let Some(gated) = bed.core.poll_effect() {
+            match gated.effect {
+                Effect::ReadPage { log, page } => {
+                    let bytes = Ok(bed.disk.0.get(&(log.tag(), page.0)).cloned());
+                    inputs.push(Input::PageRead { log, page, bytes });
+                }
+                Effect::ToClient { message, .. } => bed.to_client.push(message),
+                _ => {}
+            }
+        }
+        most = most.max(inputs.len());
+        reads += inputs.len();
+        assert!(reads <= pages.len(), "a page is read again");
+        for input in inputs {
+            bed.core.handle(input, bed.now);
+        }
+        bed.now = bed.now + Duration::from_millis(5);
+    }
+    assert_eq!(reads, pages.len());
+    assert!(most <= 16, "{most} at once");
     assert_eq!(bed.core.waits.total, 0);
 }
 

@@ -75,6 +75,40 @@ fn retry_that_ran_before_a_restart_waits_for_its_worker_after_it() {
     assert_eq!(bed.workers[&worker_id(2)].ran.len(), 0);
 }
 
+/// Strangers may have made it forget the manager: it drops what comes without a hello.
+#[test]
+fn worker_that_lacks_again_what_it_received_is_greeted_anew() {
+    let mut bed = Bed::new(&["one"]);
+    bed.duration = |_| Duration::from_secs(1000);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let mut hellos = Vec::new();
+    for _ in 0..2 {
+        let mut beat = bed.heartbeat(worker).expect("it lives");
+        beat.managers[0].held.clear();
+        bed.workers.get_mut(&worker).expect("there").running.clear();
+        bed.core.handle(Input::Heartbeat(beat), bed.now);
+        bed.core.dispatch(bed.now);
+        let mut effects = Vec::new();
+        while let Some(gated) = bed.core.poll_effect() {
+            effects.push(gated);
+        }
+        let is_hello = |gated: &&crate::core::Gated| {
+            matches!(
+                &gated.effect,
+                Effect::ToPipe {
+                    message: Message::Hello(_),
+                    ..
+                }
+            )
+        };
+        hellos.push(effects.iter().filter(is_hello).count());
+        bed.waiting.extend(effects);
+        bed.settle();
+    }
+    assert_eq!(hellos, [0, 1]);
+}
+
 /// Jobs that do not wait for a worker must not keep others' instructions out of memory.
 #[test]
 fn dead_letters_do_not_keep_the_queue_from_being_read() {
