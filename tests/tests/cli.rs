@@ -601,7 +601,7 @@ fn bad_input_is_refused_clearly() {
     let unknown = run(folder.path(), &["pipeline", "p.toml", "leters"]);
     complains(&unknown, 3, &["has no pipeline", "did you mean `letters`?"]);
     let unknown = run(folder.path(), &["phase", "p.toml", "frist"]);
-    complains(&unknown, 3, &["has no phase", "first, second"]);
+    complains(&unknown, 3, &["has no phase", "first, inflates, second"]);
     let nobody = run(
         folder.path(),
         &["jobs", "--api=tcp://127.0.0.1:1", "--timeout=1"],
