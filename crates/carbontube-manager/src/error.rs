@@ -6,6 +6,8 @@ use std::io;
 use carbontube_storage::StoreError;
 use carbontube_transport::OpenError;
 
+use crate::core::RecoverError;
+
 /// Which of the manager's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -56,7 +58,7 @@ pub enum StartError {
         /// Where the journal is.
         place: String,
         /// What is wrong with it.
-        reason: String,
+        reason: RecoverError,
     },
     /// The system refused a thread.
     #[error("cannot start the {name} thread")]
@@ -95,6 +97,12 @@ impl StartError {
                 ),
                 other => other.hint().map(str::to_owned),
             },
+            StartError::Recovery {
+                reason: RecoverError::VanishedPhase { job_type, .. },
+                ..
+            } => Some(format!(
+                "put phase {job_type} back into the pipeline, and take it out when no job is at it any more"
+            )),
             StartError::Recovery { .. } => Some(
                 "`carbontube journal verify` says what is readable, `carbontube journal export` saves it"
                     .to_owned(),

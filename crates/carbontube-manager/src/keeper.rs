@@ -190,9 +190,9 @@ pub(crate) fn recover_as(
     seed: u64,
 ) -> Result<Core, StartError> {
     let place = store.place().to_owned();
-    let refused = |error: crate::core::RecoverError| StartError::Recovery {
+    let refused = |reason| StartError::Recovery {
         place: place.clone(),
-        reason: error.to_string(),
+        reason,
     };
     let mut recovery = Recovery::new(definition, options);
     for log in [Log::Journal, Log::History] {

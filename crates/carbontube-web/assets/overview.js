@@ -54,8 +54,8 @@ function phaseCard(context, job_type) {
       row("drain", "empty in", "at the present rates"),
       row("took", "takes", "the usual duration of one execution"),
       row("ahead", "sent ahead", "jobs at the workers before a slot is free, so that none idles"),
-      row("done", "done", "executions that succeeded, since the journal began"),
-      row("tries", "failed tries", "executions that failed, since the journal began"),
+      row("done", "done", "executions that succeeded, since the manager was started"),
+      row("tries", "failed tries", "executions that failed, since the manager was started"),
       row("failed", "failed jobs", "out of tries; kept until they are retried or discarded")),
     line,
     el("footer", {}, el("a", { href: context.href("workers", [], { phase: job_type }), "aria-label": `workers of ${job_type}` }, "workers"), el("a", { href: context.href("logs", [], { phase: job_type }), "aria-label": `logs of ${job_type}` }, "logs"), toggle));

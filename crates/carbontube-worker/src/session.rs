@@ -143,6 +143,8 @@ struct Manager {
     held: usize,
     /// It said hello in this epoch.
     greeted: bool,
+    /// Work of it was taken once: it is none of the managers that anybody can invent.
+    gave_work: bool,
 }
 
 #[derive(Debug)]
@@ -333,13 +335,18 @@ impl Session {
             last_heard: now,
             held: 0,
             greeted: false,
+            gave_work: false,
         };
         if self.managers.len() < MANAGERS_MAX {
             self.managers.push(manager);
             return Some(self.managers.len() - 1);
         }
         let free = (0..self.managers.len()).filter(|&index| self.managers[index].held == 0);
-        let Some(oldest) = free.min_by_key(|&index| self.managers[index].last_heard) else {
+        let stranger_first = |&index: &usize| {
+            let manager = &self.managers[index];
+            (manager.gave_work, manager.last_heard)
+        };
+        let Some(oldest) = free.min_by_key(stranger_first) else {
             self.stale_count += 1;
             return None;
         };
@@ -409,7 +416,9 @@ impl Session {
             }
             self.load.queued += 1;
             self.queued_bytes += work.instructions.len();
-            self.managers[usize::from(index)].held += 1;
+            let manager = &mut self.managers[usize::from(index)];
+            manager.held += 1;
+            manager.gave_work = true;
             let entry = Entry {
                 job: work.job.clone(),
                 phase: work.phase,

@@ -1,10 +1,11 @@
 //! What keeps a manager from starting, and what it says then.
 
-use carbontube_manager::{Manager, SocketRole, StartError};
+use carbontube_manager::{Manager, PhaseDefinition, PipelineDefinition, SocketRole, StartError};
+use carbontube_protocol::Codec;
 use carbontube_storage::StoreError;
 use carbontube_transport::{Endpoint, OpenError};
 
-use crate::support::{Running, options, run};
+use crate::support::{Client, Running, job_type, options, pipeline, run};
 
 #[test]
 fn second_manager_on_one_journal_is_refused_and_takes_no_port() {
@@ -73,6 +74,26 @@ fn journal_of_another_pipeline_is_refused() {
             "{error:?}"
         );
         assert!(error.hint().is_some_and(|hint| hint.contains("--storage")));
+    });
+}
+
+#[test]
+fn phase_that_is_gone_while_jobs_are_at_it_is_named_with_the_way_out() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options();
+        options.storage = format!("sled:{}", folder.path().join("journal").display());
+        let manager = Running::start(options.clone()).await;
+        let mut client = Client::connect(&manager, Codec::Bincode).await;
+        client.enqueue(&["a"]).await;
+        manager.stop().await;
+        let join = PhaseDefinition::new(job_type("join"));
+        options.definition = PipelineDefinition::new(pipeline(), vec![join]).unwrap();
+        let error = Manager::start(options).await.unwrap_err();
+        assert!(matches!(error, StartError::Recovery { .. }), "{error:?}");
+        assert!(error.to_string().contains("phase cut"), "{error}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("put phase cut back"), "{hint}");
     });
 }
 

@@ -589,6 +589,23 @@ fn managers_are_bounded_and_those_with_work_stay() {
     assert!(lists.iter().any(|list| list.manager == manager(199)));
 }
 
+/// Who was displaced would have to say hello before its work is taken again, and does not
+/// know that.
+#[test]
+fn strangers_do_not_displace_a_manager_whose_work_was_taken() {
+    let mut desk = desk();
+    desk.complete(&[1]);
+    desk.sends(0);
+    desk.acknowledge(0, &[1]);
+    for id in 2..200 {
+        desk.now = desk.now + Duration::from_secs(1);
+        desk.hello(head(id, 1, 1));
+    }
+    desk.number += 1;
+    desk.dispatch_unheralded(head(1, 1, desk.number), vec![work(2)]);
+    assert_eq!(desk.held(), [(2, HeldState::Queued)]);
+}
+
 #[test]
 fn answers_use_each_managers_codec() {
     let mut desk = desk();
