@@ -218,6 +218,8 @@ impl Core {
         }
     }
 
+    /// All workers or, if they are more than a message may have, those that live and were
+    /// shown to receive before any others: who invents workers hides none.
     fn worker_views(&self) -> Vec<WorkerView> {
         use carbontube_protocol::message::HeldState;
         let view = |(id, worker): (&WorkerId, &super::worker::Worker)| {
@@ -240,7 +242,18 @@ impl Core {
                 version: worker.version.clone(),
             }
         };
-        self.workers.table.iter().map(view).collect()
+        let most = self.options.limits.batch_jobs_max;
+        let mut listed: Vec<_> = self.workers.table.iter().collect();
+        listed.sort_by_key(|(_, worker)| (worker.lost, !self.workers.is_proven(worker)));
+        listed.truncate(most);
+        let mut bytes = 0;
+        let fits = |view: &WorkerView| {
+            bytes += 400 + view.host.len() + view.version.len() + view.address.to_string().len();
+            bytes <= LIST_BYTES_MAX
+        };
+        let mut views: Vec<_> = listed.into_iter().map(view).take_while(fits).collect();
+        views.sort_by_key(|view| view.worker);
+        views
     }
 
     fn list(&self, filter: &JobFilter, after: Option<&str>, limit: u32) -> Answer {

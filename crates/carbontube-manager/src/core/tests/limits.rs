@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carbontube_protocol::message::{
-    Code, EnqueueOutcome, ErrorReport, FailureKind, JobState, Message, Outcome, Query, Wait,
+    Answer, Code, EnqueueOutcome, ErrorReport, FailureKind, JobState, Message, Outcome, Query, Wait,
 };
 use carbontube_protocol::original::OriginalEvent;
 use carbontube_protocol::{JobType, PipelineName};
@@ -306,4 +306,24 @@ fn originals_worker_that_runs_longer_than_the_phase_may_fails_the_attempt() {
         panic!("a job was asked");
     };
     assert_eq!(detail.failure, Some(FailureKind::Timeout));
+}
+
+/// The client would refuse a longer list, break the connection and ask again, for ever.
+#[test]
+fn list_of_workers_fits_a_message_and_has_those_that_live() {
+    let mut options = CoreOptions::default();
+    options.limits.batch_jobs_max = 3;
+    let mut bed = Bed::with(pipeline(&["one"]), options);
+    for n in 1..=3 {
+        bed.add_worker(n, "one", 1);
+    }
+    bed.pass(Duration::from_secs(6));
+    for n in 4..=6 {
+        bed.add_worker(n, "one", 1);
+    }
+    let Answer::Workers(listed) = bed.ask(Query::Workers) else {
+        panic!("another answer");
+    };
+    let listed: Vec<_> = listed.into_iter().map(|view| view.worker).collect();
+    assert_eq!(listed, [4, 5, 6].map(worker_id));
 }
