@@ -336,6 +336,9 @@ impl Core {
             error: String::new(),
         };
         let attempt = result.attempt;
+        // Who says of what it was just given that it was cancelled would get it for ever.
+        let was_taken_up =
+            attempt.epoch < self.epoch || self.settled.job_given_up(attempt) == Some(no);
         match result.outcome {
             Outcome::Success => {
                 if let Some(worker) = self.workers.table.get_mut(&worker)
@@ -351,7 +354,7 @@ impl Core {
             Outcome::Failure {
                 kind: FailureKind::Cancelled,
                 ..
-            } => self.requeue(Some(no), attempt, Some(Cause::Abandoned), now),
+            } if was_taken_up => self.requeue(Some(no), attempt, Some(Cause::Abandoned), now),
             Outcome::Failure { kind, error, retry } => {
                 view.finished_at = view.finished_at.max(view.started_at);
                 self.fail_attempt(no, attempt, view, kind, error, retry, now);

@@ -514,6 +514,20 @@ impl Bed {
         }));
     }
 
+    /// What a worker says that had to stop the first attempt it runs.
+    pub(super) fn abandonment(&self, worker: WorkerId) -> HandBack {
+        let job = self.workers[&worker].running[0].1.clone();
+        HandBack {
+            worker,
+            reason: HandBackReason::Abandoned,
+            attempts: vec![HandedBack {
+                attempt: job.attempt,
+                job: job.job,
+                phase: job.phase,
+            }],
+        }
+    }
+
     /// Lets time pass for a manager that is awake.
     pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now + time;

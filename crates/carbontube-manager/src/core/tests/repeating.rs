@@ -204,16 +204,7 @@ fn attempt_that_was_abandoned_before_a_restart_is_one_rerun() {
         let mut bed = Bed::new(&["one"]);
         let first = bed.add_worker(1, "one", 1);
         bed.enqueue(&["a"]);
-        let job = bed.workers[&first].running[0].1.clone();
-        let back = HandBack {
-            worker: first,
-            reason: HandBackReason::Abandoned,
-            attempts: vec![HandedBack {
-                attempt: job.attempt,
-                job: job.job,
-                phase: job.phase,
-            }],
-        };
+        let back = bed.abandonment(first);
         bed.workers.get_mut(&first).expect("there").draining = true;
         bed.answers = heartbeat_first;
         bed.restart();

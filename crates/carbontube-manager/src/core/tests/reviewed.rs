@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carbontube_protocol::message::{
-    AttemptResult, Code, EnqueueOutcome, ErrorReport, FailureKind, HandBack, HandBackReason,
-    HandedBack, Held, HeldFor, HeldState, JobState, Message, NewJob, Outcome, Query, Results,
-    Selector,
+    AttemptResult, Code, EnqueueOutcome, ErrorReport, FailureKind, Held, HeldFor, HeldState,
+    JobState, Message, NewJob, Outcome, Query, Results, Selector,
 };
 use carbontube_protocol::{AttemptId, Timestamp, WorkerId};
 use carbontube_storage::Log;
@@ -645,6 +644,22 @@ fn stopped_attempt_of_a_live_job_gives_the_job_back() {
     assert_eq!(bed.state("a"), Some(JobState::Success));
 }
 
+/// A worker that says so of whatever it is given must not get it again without end.
+#[test]
+fn attempt_that_nobody_cancelled_and_its_worker_calls_so_fails() {
+    let mut bed = Bed::new(&["one"]);
+    let worker = bed.add_worker(1, "one", 1);
+    bed.enqueue(&["a"]);
+    let stopped = Outcome::Failure {
+        kind: FailureKind::Cancelled,
+        error: ErrorReport::default(),
+        retry: false,
+    };
+    bed.finish(worker, "a", stopped, "");
+    assert_eq!(bed.state("a"), Some(JobState::Failed));
+    assert!(bed.runs(worker).is_empty());
+}
+
 /// A worker that leaves lists what it stopped until it is gone.
 #[test]
 fn attempt_that_was_given_up_is_not_taken_up_while_its_job_waits_for_a_retry() {
@@ -653,16 +668,8 @@ fn attempt_that_was_given_up_is_not_taken_up_while_its_job_waits_for_a_retry() {
     bed.enqueue(&["a"]);
     bed.restart();
     let second = bed.add_worker(2, "one", 1);
-    let job = bed.workers[&first].running[0].1.clone();
-    bed.input(Input::HandBack(HandBack {
-        worker: first,
-        reason: HandBackReason::Abandoned,
-        attempts: vec![HandedBack {
-            attempt: job.attempt,
-            job: job.job,
-            phase: job.phase,
-        }],
-    }));
+    let back = bed.abandonment(first);
+    bed.input(Input::HandBack(back));
     bed.finish(second, "a", failure(true), "");
     assert_eq!(bed.state("a"), Some(JobState::Scheduled));
     bed.beat(first);
