@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use carbontube_protocol::Address;
 
-use crate::counters::Counters;
 use crate::door::zmtp::Kind;
 use crate::door::{Door, First};
 use crate::link::LinkWatch;
@@ -37,12 +36,9 @@ impl Dealer {
         address: Address,
         first: First,
     ) -> Result<Self, OpenError> {
-        let counters = Arc::new(Counters::default());
-        let kind = Kind::Dealer;
-        let outlet = Outlet::new(kind, options.clone(), counters.clone());
+        let outlet = Outlet::new(Kind::Dealer, options);
         let endpoints = vec![Endpoint::Connect(address.clone())];
-        let backend = Arc::new(outlet.clone());
-        let door = Door::open(kind, options, counters, backend, endpoints, first).await?;
+        let door = outlet.open_door(endpoints, first).await?;
         Ok(Self {
             door,
             outlet,
@@ -75,7 +71,7 @@ impl Dealer {
     /// # Errors
     /// When the socket is closed.
     pub async fn recv(&self) -> Result<Message, Closed> {
-        self.outlet.inbox.take().await
+        self.outlet.connections.inbox.take().await.map(|(_, message)| message)
     }
 
     /// Whether the peer is connected now.

@@ -27,12 +27,14 @@ use carbontube_protocol::Address;
 use event_listener::Event;
 use futures_lite::future;
 
+use crate::connection::Connections;
 use crate::counters::{Counters, bump};
 use crate::runtime::open_files_max;
 use crate::{CountersSnapshot, Endpoint, OpenError, Options, init_runtime};
 
 use handshake::{HandshakeError, Met, Wish, meet};
 use listen::Listening;
+use private::Private;
 use splice::End;
 use wire::Wire;
 use zmtp::Kind;
@@ -46,7 +48,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Descriptors that one connection takes: the peer's, and both ends of the private stream.
 const FILES_PER_CONNECTION: u64 = 3;
 
-/// Lost connections of one dialled address that our crate socket may still be reading.
+/// Lost connections of one dialled address whose messages the reader has not all taken.
 const DRAINING_MAX: usize = 8;
 
 /// Connections of the whole process.
@@ -68,13 +70,13 @@ pub(crate) trait Backend: Send + Sync + 'static {
 /// How a connection ended, and what is left of it.
 pub(crate) struct Ending {
     pub(crate) end: End,
-    /// The private stream, when our crate socket may still have to read it.
-    pub(crate) own: Option<Wire>,
+    /// Hands over what the peer had sent, while the reader has not taken all of it.
+    pub(crate) left: Option<BoxFuture<'static, ()>>,
 }
 
 impl From<End> for Ending {
     fn from(end: End) -> Self {
-        Self { end, own: None }
+        Self { end, left: None }
     }
 }
 
@@ -145,9 +147,7 @@ impl std::fmt::Debug for Door {
 impl Door {
     /// Binds and starts dialling.
     pub(crate) async fn open(
-        kind: Kind,
-        options: Options,
-        counters: Arc<Counters>,
+        connections: &Connections,
         backend: Arc<dyn Backend>,
         endpoints: Vec<Endpoint>,
         mut first: First,
@@ -169,11 +169,15 @@ impl Door {
                 }
             }
         }
+        Private::open().map_err(|source| OpenError::Private {
+            what: "listening for private streams",
+            source,
+        })?;
         let locals = listeners.iter().map(Listening::address).collect();
         let core = Arc::new(Core {
-            kind,
-            options,
-            counters,
+            kind: connections.kind,
+            options: connections.options.clone(),
+            counters: connections.counters.clone(),
             backend,
             tasks: Mutex::default(),
             hosts: Mutex::default(),
@@ -275,13 +279,11 @@ impl Core {
         let deadline = Instant::now() + self.options.handshake_timeout;
         match meet(&wire, Wish::Be(self.kind), deadline).await {
             Ok(met) => {
-                let Ending { own, .. } = self.serve(wire, met.rest, &name).await;
-                if let Some(own) = own {
-                    // The crate forgets what it has not read yet when its own
-                    // writes fail, so its stream stays until it has read the end.
-                    // The connection keeps its place until then: what a slow
-                    // reader has to hold stays bounded.
-                    splice::drain(&own).await;
+                let Ending { left, .. } = self.serve(wire, met.rest, &name).await;
+                if let Some(left) = left {
+                    // The connection keeps its place until then: what a slow reader has
+                    // to hold stays bounded.
+                    left.await;
                 }
             }
             Err(error) => {
@@ -307,15 +309,15 @@ impl Core {
                 Ok((wire, met)) => {
                     bump(&self.counters.connections_dialled);
                     pause = *self.options.connect_retry.start();
-                    let Ending { end, own } = self.serve(wire, met.rest, &name).await;
+                    let Ending { end, left } = self.serve(wire, met.rest, &name).await;
                     bump(&self.counters.connections_lost);
                     hurried = self.hurry.asked();
                     self.backend.unreachable(end.to_string(), false);
                     if end == End::Finished {
                         return;
                     }
-                    if let Some(own) = own {
-                        self.drain_aside(own, &draining).await;
+                    if let Some(left) = left {
+                        self.hand_over_aside(left, &draining).await;
                     }
                 }
                 Err(error) => {
@@ -340,7 +342,8 @@ impl Core {
     async fn serve(&self, wire: Wire, rest: Vec<u8>, name: &str) -> Ending {
         let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
         let open = Open::new(&self.counters);
-        let Ending { end, own } = self.backend.serve(id, &wire, rest).await;
+        let ending = self.backend.serve(id, &wire, rest).await;
+        let end = &ending.end;
         drop(open);
         end.count(&self.counters);
         if let Some(fault) = end.fault() {
@@ -351,20 +354,24 @@ impl Core {
         } else {
             log::debug!("{} connection {name} ended: {end}", self.kind);
         }
-        Ending { end, own }
+        ending
     }
 
-    /// Lets our crate socket read a lost connection to its end while the next one is dialled.
-    async fn drain_aside(self: &Arc<Self>, own: Wire, draining: &Arc<AtomicUsize>) {
-        if draining.fetch_add(1, Ordering::Relaxed) < DRAINING_MAX {
-            let draining = draining.clone();
-            self.spawn(async move {
-                splice::drain(&own).await;
-                draining.fetch_sub(1, Ordering::Relaxed);
-            });
+    /// Hands over what a lost connection has left while the next one is dialled.
+    async fn hand_over_aside(
+        self: &Arc<Self>,
+        left: BoxFuture<'static, ()>,
+        draining: &Arc<AtomicUsize>,
+    ) {
+        let mine = Draining::new(draining);
+        let work = async move {
+            left.await;
+            drop(mine);
+        };
+        if draining.load(Ordering::Relaxed) <= DRAINING_MAX {
+            self.spawn(work);
         } else {
-            splice::drain(&own).await;
-            draining.fetch_sub(1, Ordering::Relaxed);
+            work.await;
         }
     }
 
@@ -399,6 +406,22 @@ impl Core {
         drop(complaints);
         let kind = self.kind;
         log::warn!("{kind} socket closed {name}: {what} ({suppressed} complaints not shown)");
+    }
+}
+
+/// Counts a lost connection whose messages the reader has not all taken.
+struct Draining(Arc<AtomicUsize>);
+
+impl Draining {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

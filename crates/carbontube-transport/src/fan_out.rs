@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use carbontube_protocol::Address;
 
-use crate::counters::Counters;
 use crate::door::Door;
 use crate::door::zmtp::Kind;
 use crate::outlet::Outlet;
@@ -30,11 +29,8 @@ impl FanOut {
         endpoints: impl IntoIterator<Item = Endpoint>,
     ) -> Result<Self, OpenError> {
         let endpoints = endpoints.into_iter().collect();
-        let counters = Arc::new(Counters::default());
-        let kind = Kind::Push;
-        let outlet = Outlet::new(kind, options.clone(), counters.clone());
-        let backend = Arc::new(outlet.clone());
-        let door = Door::open(kind, options, counters, backend, endpoints, None).await?;
+        let outlet = Outlet::new(Kind::Push, options);
+        let door = outlet.open_door(endpoints, None).await?;
         Ok(Self { door, outlet })
     }
 

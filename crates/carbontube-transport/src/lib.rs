@@ -16,6 +16,7 @@
 //! | [`Dealer`] | one, dialled | `Full`, or wait | dialled again under a fresh identity |
 
 mod backlog;
+mod connection;
 mod counters;
 mod dealer;
 mod device;
@@ -23,8 +24,8 @@ mod dial;
 mod door;
 mod error;
 mod fan_out;
-mod hub;
 mod inbox;
+mod lane;
 mod link;
 mod message;
 mod options;

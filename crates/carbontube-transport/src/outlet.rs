@@ -6,50 +6,35 @@
 //! messages go to the next connection, in order and before anything newer.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
-use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use carbontube_protocol::Address;
 use event_listener::Event;
-use futures_lite::future;
-use zeromq::{DealerSocket, PushSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
-use crate::counters::{Counters, add, bump};
-use crate::door::handshake::meet_inner;
-use crate::door::private::listen_once;
-use crate::door::splice::{End, Intake, Outgoing, Replies, give_out, part, take_in};
-use crate::door::wire::{Wire, until};
+use crate::connection::{Connections, Member, Members};
+use crate::counters::{add, bump};
+use crate::door::splice::{Outgoing, Replies};
+use crate::door::wire::until;
 use crate::door::zmtp::Kind;
-use crate::door::{Backend, BoxFuture, Door, Ending};
-use crate::inbox::Inbox;
+use crate::door::{Door, First};
+use crate::lane::Lane;
 use crate::message::wire_bytes;
-use crate::{CloseOutcome, LinkState, Message, NotConnected, Options, Reason, Rejected};
-
-/// How long our own crate socket may take for its handshake.
-const INNER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Messages given to the crate at a time.
-const GIVE_MAX: usize = 128;
+use crate::{
+    CloseOutcome, Endpoint, LinkState, Message, NotConnected, OpenError, Options, Reason, Rejected,
+};
 
 /// The sending side of a socket, shared with its connections.
 #[derive(Debug)]
 pub(crate) struct Outlet {
-    kind: Kind,
-    options: Options,
-    counters: Arc<Counters>,
+    pub(crate) connections: Connections,
     state: Mutex<State>,
-    /// Somebody may try to send again.
+    /// There may be room for another message.
     room: Event,
     /// The link state changed.
     changed: Event,
     /// Nothing is pending any more, or a link has gone.
     settled: Event,
-    /// The links are to part in order.
-    parting: Event,
-    /// Where received messages go; closed for sockets that only send.
-    pub(crate) inbox: Inbox,
 }
 
 #[derive(Debug, Default)]
@@ -63,29 +48,18 @@ struct State {
     last_error: Option<String>,
     refused: bool,
     closed: bool,
-    part_by: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Link {
-    /// Accepted and not yet written, oldest first.
-    messages: VecDeque<Message>,
-    /// How many of them the crate has.
-    given: usize,
-    bytes: usize,
+    /// Accepted and not yet written.
+    lane: Lane,
     work: Arc<Event>,
 }
 
 impl Link {
-    fn has_room(&self, size: usize, options: &Options) -> bool {
-        self.messages.is_empty()
-            || self.messages.len() < options.hwm_messages()
-                && self.bytes + size <= options.send_hwm_bytes
-    }
-
     fn push(&mut self, message: Message) {
-        self.bytes += wire_bytes(&message);
-        self.messages.push_back(message);
+        self.lane.push(message);
         self.work.notify(1);
     }
 }
@@ -94,7 +68,7 @@ impl State {
     /// The next link in turn that has room.
     fn link_with_room(&mut self, size: usize, options: &Options) -> Option<&mut Link> {
         let after = self.last_used;
-        let fits = |(_, link): &(&u64, &Link)| link.has_room(size, options);
+        let fits = |(_, link): &(&u64, &Link)| link.lane.has_room(size, options);
         let id = *self
             .links
             .range(after.saturating_add(1)..)
@@ -118,29 +92,30 @@ impl State {
     }
 
     fn pending(&self) -> usize {
-        self.orphans.len()
-            + self
-                .links
-                .values()
-                .map(|link| link.messages.len())
-                .sum::<usize>()
+        let links = self.links.values();
+        self.orphans.len() + links.map(|link| link.lane.len()).sum::<usize>()
     }
 }
 
 impl Outlet {
-    pub(crate) fn new(kind: Kind, options: Options, counters: Arc<Counters>) -> Arc<Self> {
-        let inbox = Inbox::new(options.receive_hwm_messages, options.receive_hwm_bytes);
+    pub(crate) fn new(kind: Kind, options: Options) -> Arc<Self> {
         Arc::new(Self {
-            kind,
-            options,
-            counters,
+            connections: Connections::new(kind, options),
             state: Mutex::default(),
             room: Event::new(),
             changed: Event::new(),
             settled: Event::new(),
-            parting: Event::new(),
-            inbox,
         })
+    }
+
+    /// Opens the door in front of this side.
+    pub(crate) async fn open_door(
+        self: &Arc<Self>,
+        endpoints: Vec<Endpoint>,
+        first: First,
+    ) -> Result<Door, OpenError> {
+        let backend = Arc::new(self.clone());
+        Door::open(&self.connections, backend, endpoints, first).await
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -149,7 +124,7 @@ impl Outlet {
 
     fn accept(&self, message: Message) -> Result<(), Rejected> {
         let reject = |message, reason| Err(Rejected { message, reason });
-        if !self.options.allows(&message) {
+        if !self.connections.options.allows(&message) {
             return reject(message, Reason::Invalid);
         }
         let mut state = self.lock();
@@ -162,7 +137,7 @@ impl Outlet {
         if !state.orphans.is_empty() {
             return reject(message, Reason::Full);
         }
-        match state.link_with_room(wire_bytes(&message), &self.options) {
+        match state.link_with_room(wire_bytes(&message), &self.connections.options) {
             Some(link) => {
                 link.push(message);
                 Ok(())
@@ -175,10 +150,10 @@ impl Outlet {
         let result = self.accept(message);
         if let Err(rejected) = &result {
             match rejected.reason {
-                Reason::Full => bump(&self.counters.rejected_full),
-                Reason::Invalid => bump(&self.counters.rejected_invalid),
+                Reason::Full => bump(&self.connections.counters.rejected_full),
+                Reason::Invalid => bump(&self.connections.counters.rejected_invalid),
                 Reason::Disconnected | Reason::Closed => {
-                    bump(&self.counters.rejected_disconnected);
+                    bump(&self.connections.counters.rejected_disconnected);
                 }
             }
         }
@@ -267,21 +242,20 @@ impl Outlet {
         self.changed.notify(usize::MAX);
         self.room.notify(usize::MAX);
         until(deadline, self.wait(|state| state.pending() == 0)).await;
-        self.lock().part_by = Some(deadline);
-        self.parting.notify(usize::MAX);
+        self.connections.part(deadline);
         until(deadline, self.wait(|state| state.links.is_empty())).await;
         door.close().await;
-        self.inbox.close();
+        self.connections.inbox.close();
         let mut state = self.lock();
         let mut messages = Vec::new();
         for link in std::mem::take(&mut state.links).into_values() {
-            messages.extend(link.messages);
+            messages.extend(link.lane.into_messages());
         }
         messages.extend(state.orphans.drain(..));
         if messages.is_empty() {
             CloseOutcome::Delivered
         } else {
-            add(&self.counters.messages_abandoned, messages.len() as u64);
+            add(&self.connections.counters.messages_abandoned, messages.len() as u64);
             CloseOutcome::Undelivered { messages }
         }
     }
@@ -299,10 +273,13 @@ impl Outlet {
     fn join(&self, id: u64) -> Arc<Event> {
         let mut state = self.lock();
         state.generation += 1;
-        let link = Link::default();
-        let work = link.work.clone();
+        let work = Arc::new(Event::new());
+        let link = Link {
+            lane: Lane::default(),
+            work: work.clone(),
+        };
         state.links.insert(id, link);
-        state.place_orphans(&self.options);
+        state.place_orphans(&self.connections.options);
         drop(state);
         self.changed.notify(usize::MAX);
         self.room.notify(usize::MAX);
@@ -311,237 +288,79 @@ impl Outlet {
 
     fn leave(&self, id: u64) {
         let mut state = self.lock();
-        if let Some(mut link) = state.links.remove(&id) {
-            add(&self.counters.messages_resent, link.given as u64);
+        if let Some(link) = state.links.remove(&id) {
+            let given = link.lane.given();
+            add(&self.connections.counters.messages_resent, given as u64);
             // Older than any orphan that is still waiting for room.
-            link.messages.append(&mut state.orphans);
-            state.orphans = link.messages;
-            state.place_orphans(&self.options);
+            let mut messages = link.lane.into_messages();
+            messages.append(&mut state.orphans);
+            state.orphans = messages;
+            state.place_orphans(&self.connections.options);
         }
         drop(state);
         self.changed.notify(usize::MAX);
         self.settled.notify(usize::MAX);
     }
-
-    /// Messages that the crate is to get next.
-    fn give(&self, id: u64, batch: &mut Vec<Message>) {
-        let mut state = self.lock();
-        if let Some(link) = state.links.get_mut(&id) {
-            batch.extend(
-                link.messages
-                    .iter()
-                    .skip(link.given)
-                    .take(GIVE_MAX)
-                    .cloned(),
-            );
-            link.given += batch.len();
-        }
-    }
-
-    async fn parted(&self) -> Instant {
-        loop {
-            let parting = self.parting.listen();
-            if let Some(deadline) = self.lock().part_by {
-                return deadline;
-            }
-            parting.await;
-        }
-    }
-
-    /// Gives accepted messages to the crate socket, for ever.
-    async fn pump(self: Arc<Self>, id: u64, work: Arc<Event>, mut socket: impl SocketSend) -> End {
-        let mut batch = Vec::with_capacity(GIVE_MAX);
-        loop {
-            let more = work.listen();
-            self.give(id, &mut batch);
-            if batch.is_empty() {
-                more.await;
-                continue;
-            }
-            for message in batch.drain(..) {
-                let Ok(message) = ZmqMessage::try_from(message) else {
-                    continue;
-                };
-                if let Err(error) = socket.send(message).await {
-                    return End::Inner(error.to_string());
-                }
-            }
-        }
-    }
-
-    /// Moves what the crate socket receives to the inbox, for ever.
-    async fn collect(&self, mut socket: impl SocketRecv) -> End {
-        loop {
-            match socket.recv().await {
-                Ok(message) => self.inbox.put(message.into_vec()).await,
-                Err(error) => return End::Inner(error.to_string()),
-            }
-        }
-    }
-
-    async fn serve_link(self: &Arc<Self>, id: u64, wire: &Wire, rest: Vec<u8>) -> End {
-        match self.kind {
-            Kind::Dealer => {
-                let mut socket = DealerSocket::new();
-                let (own, own_rest) = match attach(&mut socket, self.kind).await {
-                    Ok(attached) => attached,
-                    Err(end) => return end,
-                };
-                let (sending, receiving) = socket.split();
-                let streams = Streams {
-                    wire,
-                    rest,
-                    own: &own,
-                    own_rest,
-                };
-                self.run_link(
-                    id,
-                    streams,
-                    sending,
-                    Intake::Messages,
-                    self.collect(receiving),
-                )
-                .await
-            }
-            _ => {
-                let mut socket = PushSocket::new();
-                let (own, own_rest) = match attach(&mut socket, self.kind).await {
-                    Ok(attached) => attached,
-                    Err(end) => return end,
-                };
-                let streams = Streams {
-                    wire,
-                    rest,
-                    own: &own,
-                    own_rest,
-                };
-                self.run_link(id, streams, socket, Intake::Nothing, future::pending())
-                    .await
-            }
-        }
-    }
-
-    async fn run_link(
-        self: &Arc<Self>,
-        id: u64,
-        streams: Streams<'_>,
-        sending: impl SocketSend + Send + 'static,
-        intake: Intake,
-        collecting: impl Future<Output = End>,
-    ) -> End {
-        let work = self.join(id);
-        let membership = Membership { outlet: self, id };
-        // A task of its own: the crate's `send` must never be cancelled while
-        // its socket lives on. This one is dropped together with the socket.
-        let pump = async_global_executor::spawn(self.clone().pump(id, work, sending));
-        let replies = Replies::default();
-        let Streams {
-            wire,
-            rest,
-            own,
-            own_rest,
-        } = streams;
-        // The one link of a Dealer is the only one that counts messages in.
-        let passed_before = self.counters.messages_in.load(Ordering::Acquire);
-        let collected_before = self.inbox.taken_in();
-        let mut collecting = pin!(collecting);
-        let end = {
-            let (options, counters) = (&self.options, &*self.counters);
-            let inward = take_in(wire, own, rest, intake, options, counters, &replies);
-            let outward = give_out(own, wire, own_rest, &membership, counters, &replies);
-            let parted = async {
-                self.parted().await;
-                End::Finished
-            };
-            let aside = future::or(future::or(collecting.as_mut(), parted), pump);
-            future::or(future::or(inward, outward), aside).await
-        };
-        if end == End::Finished {
-            part(wire, self.parted().await).await;
-        }
-        drop(membership);
-        if intake == Intake::Messages && !matches!(end, End::Inner(_) | End::Finished) {
-            // What the peer sent before it left is still on its way through the crate.
-            let passed = self.counters.messages_in.load(Ordering::Acquire) - passed_before;
-            let all = async {
-                self.inbox.until_taken_in(collected_before + passed).await;
-                End::Finished
-            };
-            future::or(all, collecting).await;
-        }
-        end
-    }
 }
 
-struct Streams<'a> {
-    wire: &'a Wire,
-    rest: Vec<u8>,
-    own: &'a Wire,
-    own_rest: Vec<u8>,
-}
-
-/// Connects a crate socket to a private stream and introduces ourselves on it.
-async fn attach(socket: &mut impl Socket, kind: Kind) -> Result<(Wire, Vec<u8>), End> {
-    let fail = |error: &dyn std::fmt::Display| End::Inner(error.to_string());
-    let listener = listen_once().map_err(|error| fail(&error))?;
-    let endpoint = listener.endpoint();
-    let connecting = async {
-        socket
-            .connect(&endpoint)
-            .await
-            .map_err(|error| fail(&error))
-    };
-    let answering = async {
-        let own = listener.accept().await.map_err(|error| fail(&error))?;
-        let met = meet_inner(&own, kind, None).await;
-        Ok((own, met.map_err(|error| fail(&error))?))
-    };
-    let both = future::try_zip(connecting, answering);
-    let ((), attached) = until(Instant::now() + INNER_TIMEOUT, both)
-        .await
-        .unwrap_or_else(|| Err(fail(&"no handshake in time")))?;
-    Ok(attached)
-}
-
-/// A link's membership in its outlet; ends with the connection, however that ends.
-struct Membership<'a> {
-    outlet: &'a Outlet,
+/// One connection of an outlet.
+pub(crate) struct Membership {
+    outlet: Arc<Outlet>,
     id: u64,
+    work: Arc<Event>,
 }
 
-impl Drop for Membership<'_> {
-    fn drop(&mut self) {
-        self.outlet.leave(self.id);
-    }
-}
-
-impl Outgoing for Membership<'_> {
-    fn written(&self, messages: usize, bytes: usize) {
-        let outlet = self.outlet;
+impl Outgoing for Membership {
+    fn written(&self, messages: usize, _bytes: usize) {
+        let outlet = &*self.outlet;
         let mut state = outlet.lock();
         let Some(link) = state.links.get_mut(&self.id) else {
             return;
         };
-        let messages = messages.min(link.given);
-        let freed = link.messages.drain(..messages).collect::<Vec<_>>();
-        link.given -= messages;
-        link.bytes = link.bytes.saturating_sub(bytes);
+        let freed = link.lane.written(messages);
+        self.work.notify(1);
         if !state.orphans.is_empty() {
-            state.place_orphans(&outlet.options);
+            state.place_orphans(&outlet.connections.options);
         }
         let settled = state.closed && state.pending() == 0;
         drop(state);
+        outlet.room.notify(freed.len());
         drop(freed);
-        outlet.room.notify(messages);
         if settled {
             outlet.settled.notify(usize::MAX);
         }
     }
 }
 
-impl Backend for Arc<Outlet> {
-    fn serve<'a>(&'a self, id: u64, wire: &'a Wire, rest: Vec<u8>) -> BoxFuture<'a, Ending> {
-        Box::pin(async move { self.serve_link(id, wire, rest).await.into() })
+impl Member for Membership {
+    fn work(&self) -> &Event {
+        &self.work
+    }
+
+    fn give(&self, batch: &mut Vec<Message>) {
+        if let Some(link) = self.outlet.lock().links.get_mut(&self.id) {
+            link.lane.give(batch);
+        }
+    }
+
+    fn leave(&self) {
+        self.outlet.leave(self.id);
+    }
+}
+
+impl Members for Arc<Outlet> {
+    type Member = Membership;
+
+    fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    fn join(&self, id: u64, _replies: &Arc<Replies>) -> Membership {
+        Membership {
+            outlet: self.clone(),
+            id,
+            work: Outlet::join(self, id),
+        }
     }
 
     fn unreachable(&self, why: String, refused: bool) {

@@ -1,50 +1,36 @@
 //! PUB: publishes to many subscribers and waits for none of them.
 //!
-//! The crate drops silently when its queues of 100,000 messages fill. They
-//! never do here: now and then a mark that our own streams look for goes
-//! through the crate, and no more than a few marks may be under way. So
-//! every drop happens in our hands, by whole messages, and is counted. What a
-//! subscriber wants is matched in our hands too, see `door/topics.rs`.
+//! What a subscriber wants is matched here, before a message is given to its connection.
+//! For one that reads too slowly whole messages are dropped and counted, and nobody else
+//! notices.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_global_executor::Task;
-use bytes::Bytes;
 use carbontube_protocol::Address;
 use event_listener::Event;
-use zeromq::{PubSocket, Socket, SocketSend, ZmqMessage};
 
 use crate::backlog::{Backlog, Room};
-use crate::counters::{Counters, bump};
+use crate::connection::{Connections, Member, Members};
+use crate::counters::{add, bump};
 use crate::door::Door;
-use crate::door::splice::{Intake, Outgoing, Replies, Verdict};
+use crate::door::splice::{Outgoing, Replies};
 use crate::door::wire::until;
 use crate::door::zmtp::Kind;
-use crate::hub::{Hub, Member, Members};
+use crate::lane::Lane;
 use crate::message::wire_bytes;
-use crate::{CountersSnapshot, Endpoint, Hurry, Message, OpenError, Options, init_runtime};
+use crate::{CountersSnapshot, Endpoint, Hurry, Message, OpenError, Options};
 
-/// Messages between two marks.
-const MARK_MESSAGES: usize = 256;
-/// Bytes between two marks.
-const MARK_BYTES: usize = 1 << 20;
-/// Marks that may be under way.
-const MARKS_MAX: u64 = 8;
-/// The pause before the last mark is repeated.
-const MARK_AGAIN: Duration = Duration::from_millis(5);
-/// The length of the secret that begins a mark.
-const TOKEN_BYTES: usize = 17;
-/// The length of a mark on the wire: header, token, number.
-const MARK_WIRE_BYTES: usize = 2 + TOKEN_BYTES + 8;
+/// Messages handed out to the subscribers before others may run.
+const TURN_MESSAGES: usize = 256;
 
 /// Publishes messages to any number of subscribers; never waits for a slow one.
 pub struct Publish {
     door: Door,
-    hub: Arc<Hub<Arc<Stage>>>,
     stage: Arc<Stage>,
-    pump: Option<Task<PubSocket>>,
+    handing_out: Option<Task<()>>,
 }
 
 impl std::fmt::Debug for Publish {
@@ -63,36 +49,21 @@ impl Publish {
         endpoints: impl IntoIterator<Item = Endpoint>,
     ) -> Result<Self, OpenError> {
         let endpoints = endpoints.into_iter().collect();
-        init_runtime();
-        let counters = Arc::new(Counters::default());
-        let mut token = [0xff; TOKEN_BYTES];
-        token[1..].copy_from_slice(&fastrand::u128(..).to_be_bytes());
         let stage = Arc::new(Stage {
-            options: options.clone(),
-            counters: counters.clone(),
             room: Room::new(options.send_all_bytes_max),
-            token,
-            state: Mutex::default(),
+            connections: Connections::new(Kind::Publish, options),
+            queue: Mutex::default(),
+            seats: Mutex::default(),
             queued: Event::new(),
-            progress: Event::new(),
+            settled: Event::new(),
         });
-        let mut socket = PubSocket::new();
-        let kind = Kind::Publish;
-        let hub = Hub::new(
-            kind,
-            options.clone(),
-            counters.clone(),
-            &mut socket,
-            stage.clone(),
-        )
-        .await?;
-        let door = Door::open(kind, options, counters, hub.clone(), endpoints, None).await?;
-        let pump = async_global_executor::spawn(stage.clone().pump(socket));
+        let backend = Arc::new(stage.clone());
+        let door = Door::open(&stage.connections, backend, endpoints, None).await?;
+        let handing_out = async_global_executor::spawn(stage.clone().hand_out());
         Ok(Self {
             door,
-            hub,
             stage,
-            pump: Some(pump),
+            handing_out: Some(handing_out),
         })
     }
 
@@ -128,207 +99,180 @@ impl Publish {
     /// Writes what was published, for at most `linger`, and closes; tells whether all was written.
     pub async fn close(mut self, linger: Duration) -> bool {
         let deadline = Instant::now() + linger;
-        self.stage.lock().ending = true;
+        self.stage.queue().is_ending = true;
         self.stage.queued.notify(1);
-        let socket = match self.pump.take() {
-            Some(pump) => until(deadline, pump).await,
-            None => None,
+        let written = async {
+            if let Some(handing_out) = self.handing_out.take() {
+                handing_out.await;
+            }
+            self.stage.settle().await;
         };
-        let delivered = until(deadline, self.stage.settle()).await.is_some() && socket.is_some();
-        self.hub.part(deadline);
+        let delivered = until(deadline, written).await.is_some();
+        self.stage.connections.part(deadline);
         until(deadline, self.stage.empty()).await;
         self.door.close().await;
-        if let Some(socket) = socket {
-            self.hub.retire(socket).await;
-        }
         delivered
     }
 }
 
-/// The outgoing side: what waits, and how far each subscriber's stream has come.
+/// The outgoing side: what waits, and who is there.
 struct Stage {
-    options: Options,
-    counters: Arc<Counters>,
+    connections: Connections,
     room: Arc<Room>,
-    token: [u8; TOKEN_BYTES],
-    state: Mutex<State>,
+    queue: Mutex<Queue>,
+    seats: Mutex<BTreeMap<u64, Arc<Seat>>>,
     queued: Event,
-    progress: Event,
+    settled: Event,
 }
 
+/// Published and not yet handed out.
 #[derive(Default)]
-struct State {
-    queue: VecDeque<Message>,
+struct Queue {
+    messages: VecDeque<Message>,
     bytes: usize,
-    ending: bool,
-    /// The last mark given to the crate.
-    marked: u64,
-    seats: BTreeMap<u64, Seat>,
+    is_ending: bool,
 }
 
-#[derive(Default)]
+/// One subscriber.
 struct Seat {
-    /// The last mark seen; `None` until the crate knows this stream's subscription.
-    seen: Option<u64>,
-    /// Messages passed and not yet written.
-    pending: usize,
+    lane: Mutex<Lane>,
+    work: Event,
+    bytes: Backlog,
+    replies: Arc<Replies>,
+}
+
+impl Seat {
+    fn lane(&self) -> MutexGuard<'_, Lane> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a message if there is room for it.
+    fn accept(&self, message: &Message, size: usize, options: &Options) -> bool {
+        let mut lane = self.lane();
+        let waiting = lane.len();
+        let fits = waiting < options.hwm_messages()
+            && self.bytes.add(size, waiting == 0, options.send_hwm_bytes);
+        if fits {
+            lane.push(message.clone());
+            drop(lane);
+            self.work.notify(1);
+        }
+        fits
+    }
 }
 
 impl Stage {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seats(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Seat>>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn put(&self, message: Message) {
-        if !self.options.allows(&message) {
-            bump(&self.counters.rejected_invalid);
+        let Connections {
+            options, counters, ..
+        } = &self.connections;
+        if !options.allows(&message) {
+            bump(&counters.rejected_invalid);
             return;
         }
         let size = wire_bytes(&message);
-        let mut state = self.lock();
-        let fits = state.queue.is_empty()
-            || state.queue.len() < self.options.hwm_messages()
-                && state.bytes + size <= self.options.send_hwm_bytes;
+        let mut queue = self.queue();
+        let fits = queue.messages.is_empty()
+            || queue.messages.len() < options.hwm_messages()
+                && queue.bytes + size <= options.send_hwm_bytes;
         if !fits {
-            drop(state);
-            bump(&self.counters.publish_dropped_queue);
+            drop(queue);
+            bump(&counters.publish_dropped_queue);
             return;
         }
-        state.bytes += size;
-        state.queue.push_back(message);
-        drop(state);
+        queue.bytes += size;
+        queue.messages.push_back(message);
+        drop(queue);
         self.queued.notify(1);
     }
 
-    /// Gives published messages to the crate socket until the end; returns the socket.
-    async fn pump(self: Arc<Self>, mut socket: PubSocket) -> PubSocket {
-        let (mut messages, mut bytes) = (0, 0);
+    /// Hands published messages out to the subscribers until the end.
+    async fn hand_out(self: Arc<Self>) {
         loop {
             let queued = self.queued.listen();
-            let (message, ending) = {
-                let mut state = self.lock();
-                let message = state.queue.pop_front();
-                if let Some(message) = &message {
-                    state.bytes -= wire_bytes(message);
-                }
-                (message, state.ending)
+            let (messages, is_ending) = {
+                let mut queue = self.queue();
+                let count = queue.messages.len().min(TURN_MESSAGES);
+                let messages: Vec<Message> = queue.messages.drain(..count).collect();
+                queue.bytes -= messages.iter().map(|one| wire_bytes(one)).sum::<usize>();
+                (messages, queue.is_ending)
             };
-            let Some(message) = message else {
-                if ending {
-                    self.finish(&mut socket).await;
-                    return socket;
+            if messages.is_empty() {
+                if is_ending {
+                    return;
                 }
                 queued.await;
                 continue;
-            };
-            messages += 1;
-            bytes += wire_bytes(&message);
-            if let Ok(message) = ZmqMessage::try_from(message) {
-                self.give(&mut socket, message).await;
             }
-            if messages >= MARK_MESSAGES || bytes >= MARK_BYTES {
-                (messages, bytes) = (0, 0);
-                self.mark(&mut socket).await;
-                self.wait(|state| state.marked - state.slowest() < MARKS_MAX)
-                    .await;
+            let seats: Vec<Arc<Seat>> = self.seats().values().cloned().collect();
+            for message in &messages {
+                self.hand_to_all(&seats, message);
+            }
+            futures_lite::future::yield_now().await;
+        }
+    }
+
+    fn hand_to_all(&self, seats: &[Arc<Seat>], message: &Message) {
+        let Connections {
+            options, counters, ..
+        } = &self.connections;
+        let size = wire_bytes(message);
+        let topic = message.first().map_or(&[][..], |frame| &frame[..]);
+        for seat in seats {
+            if seat.replies.wants(topic) && !seat.accept(message, size, options) {
+                bump(&counters.publish_dropped_peer);
             }
         }
     }
 
-    /// Marks the end, again and again until every stream has seen it.
-    ///
-    /// A stream whose subscription the crate has not read yet misses a mark.
-    async fn finish(&self, socket: &mut PubSocket) {
+    async fn wait(&self, reached: impl Fn(&BTreeMap<u64, Arc<Seat>>) -> bool) {
         loop {
-            self.mark(socket).await;
-            let again = Instant::now() + MARK_AGAIN;
-            let seen = self.wait(|state| state.all_seen());
-            if until(again, seen).await.is_some() {
+            let settled = self.settled.listen();
+            if reached(&self.seats()) {
                 return;
             }
-        }
-    }
-
-    async fn give(&self, socket: &mut PubSocket, message: ZmqMessage) {
-        if let Err(error) = socket.send(message).await {
-            bump(&self.counters.inner_errors);
-            log::debug!("PUB inner socket: {error}");
-        }
-    }
-
-    async fn mark(&self, socket: &mut PubSocket) {
-        let number = {
-            let mut state = self.lock();
-            state.marked += 1;
-            state.marked
-        };
-        let mut mark = self.token.to_vec();
-        mark.extend(number.to_be_bytes());
-        self.give(socket, ZmqMessage::from(Bytes::from(mark))).await;
-    }
-
-    /// The number of the mark, if a message on the wire is one.
-    fn mark_number(&self, message: &[u8]) -> Option<u64> {
-        if message.len() != MARK_WIRE_BYTES {
-            return None;
-        }
-        let number = message[2..].strip_prefix(&self.token[..])?;
-        number.try_into().ok().map(u64::from_be_bytes)
-    }
-
-    async fn wait(&self, reached: impl Fn(&State) -> bool) {
-        loop {
-            let progress = self.progress.listen();
-            if reached(&self.lock()) {
-                return;
-            }
-            progress.await;
+            settled.await;
         }
     }
 
     async fn settle(&self) {
-        self.wait(|state| state.all_seen() && state.seats.values().all(|seat| seat.pending == 0))
-            .await;
+        let idle = |seat: &Arc<Seat>| seat.lane().len() == 0;
+        self.wait(|seats| seats.values().all(idle)).await;
     }
 
     async fn empty(&self) {
-        self.wait(|state| state.seats.is_empty()).await;
-    }
-}
-
-impl State {
-    fn all_seen(&self) -> bool {
-        let seen = |seat: &Seat| seat.seen.is_some_and(|seen| seen >= self.marked);
-        self.seats.values().all(seen)
-    }
-
-    /// The mark that every stream has seen.
-    fn slowest(&self) -> u64 {
-        self.seats
-            .values()
-            .filter_map(|seat| seat.seen)
-            .min()
-            .unwrap_or(self.marked)
+        self.wait(BTreeMap::is_empty).await;
     }
 }
 
 impl Members for Arc<Stage> {
-    const INTAKE: Intake = Intake::Topics;
-
     type Member = Subscriber;
 
-    fn join(&self, id: u64) -> Subscriber {
-        self.lock().seats.insert(id, Seat::default());
+    fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    fn join(&self, id: u64, replies: &Arc<Replies>) -> Subscriber {
+        let seat = Arc::new(Seat {
+            lane: Mutex::default(),
+            work: Event::new(),
+            bytes: self.room.backlog(),
+            replies: replies.clone(),
+        });
+        self.seats().insert(id, seat.clone());
         Subscriber {
             stage: self.clone(),
             id,
-            bytes: self.room.backlog(),
+            seat,
         }
-    }
-
-    fn introduction(&self) -> Vec<u8> {
-        // One subscription to everything: what the peer wants is matched on the way out.
-        vec![0, 1, 1]
     }
 }
 
@@ -336,56 +280,38 @@ impl Members for Arc<Stage> {
 struct Subscriber {
     stage: Arc<Stage>,
     id: u64,
-    bytes: Backlog,
-}
-
-impl Subscriber {
-    fn change(&self, change: impl FnOnce(&mut Seat)) {
-        if let Some(seat) = self.stage.lock().seats.get_mut(&self.id) {
-            change(seat);
-        }
-    }
+    seat: Arc<Seat>,
 }
 
 impl Outgoing for Subscriber {
     fn written(&self, messages: usize, bytes: usize) {
-        self.bytes.remove(bytes);
-        self.change(|seat| seat.pending -= messages.min(seat.pending));
-        self.stage.progress.notify(usize::MAX);
-    }
-
-    fn judge(&self, message: &[u8], waiting: usize, replies: &Replies) -> Verdict {
-        if let Some(number) = self.stage.mark_number(message) {
-            self.change(|seat| seat.seen = Some(number));
-            self.stage.progress.notify(usize::MAX);
-            return Verdict::Remove;
+        let mut lane = self.seat.lane();
+        let freed = lane.written(messages);
+        let is_idle = lane.len() == 0;
+        drop(lane);
+        drop(freed);
+        self.seat.bytes.remove(bytes);
+        self.seat.work.notify(1);
+        if is_idle {
+            self.stage.settled.notify(usize::MAX);
         }
-        if !replies.wants(message) {
-            return Verdict::Remove;
-        }
-        let options = &self.stage.options;
-        let fits = waiting < options.hwm_messages()
-            && self
-                .bytes
-                .add(message.len(), waiting == 0, options.send_hwm_bytes);
-        if !fits {
-            bump(&self.stage.counters.publish_dropped_peer);
-            return Verdict::Remove;
-        }
-        self.change(|seat| seat.pending += 1);
-        Verdict::Pass
-    }
-
-    fn reads_on(&self) -> bool {
-        true
     }
 }
 
-impl Member for Subscriber {}
+impl Member for Subscriber {
+    fn work(&self) -> &Event {
+        &self.seat.work
+    }
 
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        self.stage.lock().seats.remove(&self.id);
-        self.stage.progress.notify(usize::MAX);
+    fn give(&self, batch: &mut Vec<Message>) {
+        self.seat.lane().give(batch);
+    }
+
+    fn leave(&self) {
+        self.stage.seats().remove(&self.id);
+        let abandoned = std::mem::take(&mut *self.seat.lane());
+        let counters = &self.stage.connections.counters;
+        add(&counters.messages_abandoned, abandoned.len() as u64);
+        self.stage.settled.notify(usize::MAX);
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use carbontube_protocol::Address;
 
-use crate::counters::Counters;
 use crate::door::zmtp::Kind;
 use crate::door::{Door, First};
 use crate::link::LinkWatch;
@@ -37,12 +36,9 @@ impl Push {
         address: Address,
         first: First,
     ) -> Result<Self, OpenError> {
-        let counters = Arc::new(Counters::default());
-        let kind = Kind::Push;
-        let outlet = Outlet::new(kind, options.clone(), counters.clone());
+        let outlet = Outlet::new(Kind::Push, options);
         let endpoints = vec![Endpoint::Connect(address.clone())];
-        let backend = Arc::new(outlet.clone());
-        let door = Door::open(kind, options, counters, backend, endpoints, first).await?;
+        let door = outlet.open_door(endpoints, first).await?;
         Ok(Self {
             door,
             outlet,

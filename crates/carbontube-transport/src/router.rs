@@ -1,30 +1,23 @@
 //! ROUTER: talks to many peers, each by its own id, and waits for none of them.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_global_executor::Task;
-use bytes::Bytes;
 use carbontube_protocol::Address;
 use event_listener::Event;
-use zeromq::{
-    MultiPeerBackend, RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketRecv, SocketSend,
-    ZmqMessage,
-};
 
 use crate::backlog::{Backlog, Room};
-use crate::counters::{Counters, add, bump};
-use crate::door::splice::{End, Intake, Outgoing};
+use crate::connection::{Connections, Member, Members};
+use crate::counters::{add, bump};
+use crate::door::splice::{End, Outgoing, Replies};
 use crate::door::wire::until;
 use crate::door::zmtp::Kind;
 use crate::door::{BoxFuture, Door};
-use crate::hub::{Hub, Member, Members};
-use crate::message::{detach, wire_bytes};
-use crate::{
-    Closed, CountersSnapshot, Endpoint, Message, OpenError, Options, RouteError, init_runtime,
-};
+use crate::lane::Lane;
+use crate::message::wire_bytes;
+use crate::{Closed, CountersSnapshot, Endpoint, Message, OpenError, Options, RouteError};
 
 /// One connection of a ROUTER; never reused, not even when the same peer comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,12 +32,7 @@ impl std::fmt::Display for PeerId {
 /// Talks to any number of DEALER and REQ peers, each by its [`PeerId`].
 pub struct Router {
     door: Door,
-    counters: Arc<Counters>,
-    hub: Arc<Hub<Arc<Post>>>,
     post: Arc<Post>,
-    receiving: Option<RouterRecvHalf>,
-    backend: Arc<dyn MultiPeerBackend>,
-    pump: Option<Task<()>>,
 }
 
 impl std::fmt::Debug for Router {
@@ -63,48 +51,15 @@ impl Router {
         endpoints: impl IntoIterator<Item = Endpoint>,
     ) -> Result<Self, OpenError> {
         let endpoints = endpoints.into_iter().collect();
-        init_runtime();
-        let counters = Arc::new(Counters::default());
         let post = Arc::new(Post {
-            options: options.clone(),
-            counters: counters.clone(),
             room: Room::new(options.send_all_bytes_max),
+            connections: Connections::new(Kind::Router, options),
             peers: Mutex::default(),
-            queue: Mutex::default(),
-            queued: Event::new(),
             settled: Event::new(),
         });
-        let mut socket = RouterSocket::new();
-        let kind = Kind::Router;
-        let hub = Hub::new(
-            kind,
-            options.clone(),
-            counters.clone(),
-            &mut socket,
-            post.clone(),
-        )
-        .await?;
-        let backend = socket.backend();
-        let (sending, receiving) = socket.split();
-        let pump = async_global_executor::spawn(post.clone().pump(sending));
-        let door = Door::open(
-            kind,
-            options,
-            counters.clone(),
-            hub.clone(),
-            endpoints,
-            None,
-        )
-        .await?;
-        Ok(Self {
-            door,
-            counters,
-            hub,
-            post,
-            receiving: Some(receiving),
-            backend,
-            pump: Some(pump),
-        })
+        let backend = Arc::new(post.clone());
+        let door = Door::open(&post.connections, backend, endpoints, None).await?;
+        Ok(Self { door, post })
     }
 
     /// The bound addresses with their real ports, in the order given.
@@ -130,26 +85,8 @@ impl Router {
     /// # Errors
     /// When the socket is closed.
     pub async fn recv(&mut self) -> Result<(PeerId, Message), Closed> {
-        let receiving = self.receiving.as_mut().ok_or(Closed)?;
-        loop {
-            match receiving.recv().await {
-                Ok(message) => {
-                    let mut frames = message.into_vecdeque();
-                    let id = frames
-                        .pop_front()
-                        .and_then(|frame| frame[..].try_into().ok());
-                    if let Some(id) = id {
-                        let message = detach(Vec::from(frames));
-                        return Ok((PeerId(u64::from_be_bytes(id)), message));
-                    }
-                    bump(&self.counters.inner_errors);
-                }
-                Err(error) => {
-                    bump(&self.counters.inner_errors);
-                    log::debug!("ROUTER inner socket: {error}");
-                }
-            }
-        }
+        let (id, message) = self.post.connections.inbox.take().await?;
+        Ok((PeerId(id), message))
     }
 
     /// A handle that sends, from any task or thread.
@@ -160,25 +97,13 @@ impl Router {
     }
 
     /// Writes what was accepted, for at most `linger`, and closes; tells whether all was written.
-    pub async fn close(mut self, linger: Duration) -> bool {
+    pub async fn close(self, linger: Duration) -> bool {
         let deadline = Instant::now() + linger;
         let delivered = until(deadline, self.post.settle()).await.is_some();
-        self.hub.part(deadline);
+        self.post.connections.part(deadline);
         until(deadline, self.post.empty()).await;
         self.door.close().await;
-        if let Some(pump) = self.pump.take() {
-            pump.cancel().await;
-        }
-        self.backend.shutdown();
-        let receiving = self.receiving.take();
-        self.hub.retire_split(|| drop(receiving)).await;
         delivered
-    }
-}
-
-impl Drop for Router {
-    fn drop(&mut self) {
-        self.backend.shutdown();
     }
 }
 
@@ -214,20 +139,45 @@ impl RouterSender {
 
 /// The outgoing side: who is there and what is on its way.
 struct Post {
-    options: Options,
-    counters: Arc<Counters>,
+    connections: Connections,
     room: Arc<Room>,
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
-    queue: Mutex<VecDeque<(u64, Message)>>,
-    queued: Event,
     settled: Event,
 }
 
 struct Peer {
-    messages: AtomicUsize,
+    lane: Mutex<Lane>,
+    work: Event,
     bytes: Backlog,
-    dismissed: AtomicBool,
+    is_dismissed: AtomicBool,
     dismissal: Event,
+}
+
+impl Peer {
+    fn lane(&self) -> MutexGuard<'_, Lane> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a message; false when too much waits for this peer, or for all.
+    fn accept(&self, message: Message, options: &Options) -> bool {
+        let size = wire_bytes(&message);
+        let mut lane = self.lane();
+        let waiting = lane.len();
+        let fits = waiting < options.hwm_messages()
+            && !self.is_dismissed.load(Ordering::Acquire)
+            && self.bytes.add(size, waiting == 0, options.send_hwm_bytes);
+        if fits {
+            lane.push(message);
+            drop(lane);
+            self.work.notify(1);
+        }
+        fits
+    }
+
+    fn dismiss(&self) {
+        self.is_dismissed.store(true, Ordering::Release);
+        self.dismissal.notify(1);
+    }
 }
 
 impl Post {
@@ -235,61 +185,24 @@ impl Post {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<(u64, Message)>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn send(&self, id: PeerId, message: Message) -> Result<(), RouteError> {
-        if !self.options.allows(&message) {
-            bump(&self.counters.rejected_invalid);
+        let Connections {
+            options, counters, ..
+        } = &self.connections;
+        if !options.allows(&message) {
+            bump(&counters.rejected_invalid);
             return Err(RouteError::Invalid);
         }
         let Some(peer) = self.peers().get(&id.0).cloned() else {
-            bump(&self.counters.rejected_disconnected);
+            bump(&counters.rejected_disconnected);
             return Err(RouteError::Gone);
         };
-        let size = wire_bytes(&message);
-        let messages = peer.messages.fetch_add(1, Ordering::AcqRel);
-        let fits = messages < self.options.hwm_messages()
-            && !peer.dismissed.load(Ordering::Acquire)
-            && peer
-                .bytes
-                .add(size, messages == 0, self.options.send_hwm_bytes);
-        if !fits {
-            peer.messages.fetch_sub(1, Ordering::AcqRel);
-            peer.dismissed.store(true, Ordering::Release);
-            peer.dismissal.notify(1);
-            bump(&self.counters.rejected_full);
+        if !peer.accept(message, options) {
+            peer.dismiss();
+            bump(&counters.rejected_full);
             return Err(RouteError::Full);
         }
-        self.queue().push_back((id.0, message));
-        self.queued.notify(1);
         Ok(())
-    }
-
-    /// Gives accepted messages to the crate socket, for ever.
-    ///
-    /// The high-water mark keeps the crate's queues from ever filling, so that
-    /// this `send` cannot hold the crate's map of peers while it waits.
-    async fn pump(self: Arc<Self>, mut sending: RouterSendHalf) {
-        loop {
-            let queued = self.queued.listen();
-            let batch = std::mem::take(&mut *self.queue());
-            if batch.is_empty() {
-                queued.await;
-                continue;
-            }
-            for (id, message) in batch {
-                let mut routed = ZmqMessage::from(Bytes::copy_from_slice(&id.to_be_bytes()));
-                for frame in message {
-                    routed.push_back(frame);
-                }
-                // An error says that the peer has gone; its member counts what it leaves.
-                if let Err(error) = sending.send(routed).await {
-                    log::debug!("ROUTER inner socket: {error}");
-                }
-            }
-        }
     }
 
     async fn wait(&self, reached: impl Fn(&HashMap<u64, Arc<Peer>>) -> bool) {
@@ -303,7 +216,7 @@ impl Post {
     }
 
     async fn settle(&self) {
-        let idle = |peer: &Arc<Peer>| peer.messages.load(Ordering::Acquire) == 0;
+        let idle = |peer: &Arc<Peer>| peer.lane().len() == 0;
         self.wait(|peers| peers.values().all(idle)).await;
     }
 
@@ -313,15 +226,18 @@ impl Post {
 }
 
 impl Members for Arc<Post> {
-    const INTAKE: Intake = Intake::Messages;
-
     type Member = Correspondent;
 
-    fn join(&self, id: u64) -> Correspondent {
+    fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    fn join(&self, id: u64, _replies: &Arc<Replies>) -> Correspondent {
         let peer = Arc::new(Peer {
-            messages: AtomicUsize::new(0),
+            lane: Mutex::default(),
+            work: Event::new(),
             bytes: self.room.backlog(),
-            dismissed: AtomicBool::new(false),
+            is_dismissed: AtomicBool::new(false),
             dismissal: Event::new(),
         });
         self.peers().insert(id, peer.clone());
@@ -342,32 +258,45 @@ struct Correspondent {
 
 impl Outgoing for Correspondent {
     fn written(&self, messages: usize, bytes: usize) {
+        let mut lane = self.peer.lane();
+        let freed = lane.written(messages);
+        let is_idle = lane.len() == 0;
+        drop(lane);
+        drop(freed);
         self.peer.bytes.remove(bytes);
-        if self.peer.messages.fetch_sub(messages, Ordering::AcqRel) == messages {
+        self.peer.work.notify(1);
+        if is_idle {
             self.post.settled.notify(usize::MAX);
         }
     }
 }
 
 impl Member for Correspondent {
+    fn work(&self) -> &Event {
+        &self.peer.work
+    }
+
+    fn give(&self, batch: &mut Vec<Message>) {
+        self.peer.lane().give(batch);
+    }
+
+    fn leave(&self) {
+        self.post.peers().remove(&self.id);
+        let abandoned = std::mem::take(&mut *self.peer.lane());
+        let counters = &self.post.connections.counters;
+        add(&counters.messages_abandoned, abandoned.len() as u64);
+        self.post.settled.notify(usize::MAX);
+    }
+
     fn dismissed(&self) -> BoxFuture<'_, End> {
         Box::pin(async {
             loop {
                 let dismissal = self.peer.dismissal.listen();
-                if self.peer.dismissed.load(Ordering::Acquire) {
+                if self.peer.is_dismissed.load(Ordering::Acquire) {
                     return End::NotReading;
                 }
                 dismissal.await;
             }
         })
-    }
-}
-
-impl Drop for Correspondent {
-    fn drop(&mut self) {
-        self.post.peers().remove(&self.id);
-        let abandoned = self.peer.messages.load(Ordering::Acquire);
-        add(&self.post.counters.messages_abandoned, abandoned as u64);
-        self.post.settled.notify(usize::MAX);
     }
 }

@@ -3,28 +3,17 @@
 use std::sync::Arc;
 
 use carbontube_protocol::Address;
-use zeromq::{Socket, SocketRecv, SubSocket};
 
-use crate::counters::{Counters, bump};
+use crate::connection::Connections;
 use crate::door::Door;
-use crate::door::zmtp::Kind;
-use crate::hub::{Anybody, Hub};
-use crate::message::detach;
-use crate::{Closed, CountersSnapshot, Endpoint, Message, OpenError, Options, init_runtime};
+use crate::door::zmtp::{self, Kind};
+use crate::{Closed, CountersSnapshot, Endpoint, Message, OpenError, Options};
 
 /// Receives published messages by topic from any number of publishers.
+#[derive(Debug)]
 pub struct Subscribe {
     door: Door,
-    counters: Arc<Counters>,
-    hub: Arc<Hub<Anybody>>,
-    /// There until the socket is closed.
-    socket: Option<SubSocket>,
-}
-
-impl std::fmt::Debug for Subscribe {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.door.fmt(f)
-    }
+    connections: Arc<Connections>,
 }
 
 impl Subscribe {
@@ -40,46 +29,16 @@ impl Subscribe {
         topics: impl IntoIterator<Item = T>,
     ) -> Result<Self, OpenError> {
         let endpoints = endpoints.into_iter().collect();
-        let topics: Vec<String> = topics
-            .into_iter()
-            .map(|topic| topic.as_ref().to_owned())
-            .collect();
-        init_runtime();
-        let counters = Arc::new(Counters::default());
-        let mut socket = SubSocket::new();
-        for topic in topics {
-            // No peer yet: the crate keeps the topic and sends it to each that comes.
-            if let Err(error) = socket.subscribe(&topic).await {
-                return Err(OpenError::Private {
-                    what: "subscribing",
-                    source: std::io::Error::other(error),
-                });
-            }
-        }
-        let kind = Kind::Subscribe;
-        let hub = Hub::new(
-            kind,
-            options.clone(),
-            counters.clone(),
-            &mut socket,
-            Anybody,
-        )
-        .await?;
-        let door = Door::open(
-            kind,
+        let topics = topics.into_iter();
+        let subscriptions = topics.flat_map(|topic| zmtp::subscription(topic.as_ref().as_bytes()));
+        let connections = Arc::new(Connections::with_introduction(
+            Kind::Subscribe,
             options,
-            counters.clone(),
-            hub.clone(),
-            endpoints,
-            None,
-        )
-        .await?;
-        Ok(Self {
-            door,
-            counters,
-            hub,
-            socket: Some(socket),
-        })
+            subscriptions.collect(),
+        ));
+        let backend = Arc::new(connections.clone());
+        let door = Door::open(&connections, backend, endpoints, None).await?;
+        Ok(Self { door, connections })
     }
 
     /// The bound addresses with their real ports, in the order given.
@@ -97,17 +56,8 @@ impl Subscribe {
     /// # Errors
     /// When the socket is closed.
     pub async fn recv(&mut self) -> Result<Message, Closed> {
-        let socket = self.socket.as_mut().ok_or(Closed)?;
-        loop {
-            match socket.recv().await {
-                Ok(message) => return Ok(detach(message.into_vec())),
-                // One peer's private stream ended; the socket goes on.
-                Err(error) => {
-                    bump(&self.counters.inner_errors);
-                    log::debug!("SUB inner socket: {error}");
-                }
-            }
-        }
+        let (_, message) = self.connections.inbox.take().await?;
+        Ok(message)
     }
 
     /// Peers connected now.
@@ -116,18 +66,9 @@ impl Subscribe {
     }
 
     /// Stops listening, closes every connection and returns when the ports are free.
-    pub async fn close(mut self) {
+    ///
+    /// Messages received and not yet asked for are lost.
+    pub async fn close(self) {
         self.door.close().await;
-        if let Some(socket) = self.socket.take() {
-            self.hub.retire(socket).await;
-        }
-    }
-}
-
-impl Drop for Subscribe {
-    fn drop(&mut self) {
-        if let Some(socket) = &self.socket {
-            socket.backend().shutdown();
-        }
     }
 }

@@ -13,9 +13,10 @@ use futures_lite::future;
 use crate::counters::Counters;
 use crate::door::handshake::{HandshakeError, Wish, meet};
 use crate::door::scanner::{Found, Scanner, Violation};
-use crate::door::splice::{End, Intake, Outgoing, Replies, give_out, take_in};
+use crate::door::splice::{End, Intake, Line, Outgoing, Replies, give_out, take_in};
 use crate::door::wire::Wire;
 use crate::door::zmtp;
+use crate::inbox::Inbox;
 use crate::{CountersSnapshot, Options};
 
 /// Every kind of socket, by the number that [`serve`] takes.
@@ -54,7 +55,7 @@ pub fn scan<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, options: &Options) -
         buffer.extend_from_slice(piece);
         scanned.held_max = scanned.held_max.max(buffer.len());
         let result = scanner.scan(&mut buffer, |found| match found {
-            Found::Message(_, message) => scanned.messages.push(message.to_vec()),
+            Found::Message(message) => scanned.messages.push(message.to_vec()),
             Found::Command(payload) => scanned.commands.push(payload.to_vec()),
         });
         let complete = scanner.complete();
@@ -117,10 +118,11 @@ impl Outgoing for Nobody {
 /// When `kind` is none of [`KINDS`].
 pub fn serve(kind: usize, pieces: &[&[u8]], options: &Options) -> io::Result<Served> {
     let kind = KINDS_OF_DOORS[kind];
+    let source = Inbox::new(usize::MAX).source(0);
     let intake = match kind {
         zmtp::Kind::Publish => Intake::Topics,
         zmtp::Kind::Push => Intake::Nothing,
-        _ => Intake::Messages,
+        _ => Intake::Messages(&source),
     };
     let (mut peer, near) = pair()?;
     let (mut crate_side, own) = pair()?;
@@ -134,10 +136,16 @@ pub fn serve(kind: usize, pieces: &[&[u8]], options: &Options) -> io::Result<Ser
             Err(error) => return Ok(Outcome::Handshake(error.to_string())),
         };
         let replies = Replies::default();
-        let nobody = Nobody;
+        let line = Line {
+            peer: &near,
+            own: &own,
+            options,
+            counters: &counters,
+            replies: &replies,
+        };
         let end = future::or(
-            take_in(&near, &own, met.rest, intake, options, &counters, &replies),
-            give_out(&own, &near, Vec::new(), &nobody, &counters, &replies),
+            take_in(&line, met.rest, intake),
+            give_out(&line, Vec::new(), &Nobody),
         )
         .await;
         end.count(&counters);
@@ -221,7 +229,7 @@ pub fn read_ready(payload: &[u8]) -> Result<String, String> {
 /// Our own opening as a socket of a type, for a peer that behaves.
 pub fn opening(socket_type: &str) -> Vec<u8> {
     let mut bytes = zmtp::greeting().to_vec();
-    bytes.extend(zmtp::ready(socket_type, None));
+    bytes.extend(zmtp::ready(socket_type));
     bytes
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::wire::{Wire, until};
-use super::zmtp::{self, COMMAND_BYTES_MAX, FLAG_COMMAND, FLAG_LONG, GREETING_BYTES, Kind};
+use super::zmtp::{self, COMMAND_BYTES_MAX, FLAG_COMMAND, FLAG_LONG, GREETING_BYTES, Carrier, Kind};
 
 /// What our side wants to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub(crate) async fn meet(
 async fn exchange(wire: &Wire, wish: Wish) -> Result<Met, HandshakeError> {
     let mut opening = zmtp::greeting().to_vec();
     if let Wish::Be(kind) = wish {
-        opening.extend(zmtp::ready(kind.name(), None));
+        opening.extend(zmtp::ready(kind.name()));
     }
     wire.write_all(&opening).await?;
     let (payload, rest) = read_opening(wire).await?;
@@ -76,7 +76,7 @@ async fn exchange(wire: &Wire, wish: Wish) -> Result<Met, HandshakeError> {
         return Err(HandshakeError::Incompatible { ours, peer });
     }
     if wish == Wish::Suit {
-        wire.write_all(&zmtp::ready(kind.name(), None)).await?;
+        wire.write_all(&zmtp::ready(kind.name())).await?;
     }
     Ok(Met { kind, rest })
 }
@@ -86,11 +86,10 @@ async fn exchange(wire: &Wire, wish: Wish) -> Result<Met, HandshakeError> {
 /// Returns what the socket sent right behind its READY.
 pub(crate) async fn meet_inner(
     wire: &Wire,
-    kind: Kind,
-    identity: Option<&[u8]>,
+    carrier: Carrier,
 ) -> Result<Vec<u8>, HandshakeError> {
     let mut opening = zmtp::greeting().to_vec();
-    opening.extend(zmtp::ready(kind.counterpart(), identity));
+    opening.extend(zmtp::ready(carrier.counterpart()));
     wire.write_all(&opening).await?;
     let (_, rest) = read_opening(wire).await?;
     Ok(rest)

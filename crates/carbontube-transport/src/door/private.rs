@@ -1,51 +1,174 @@
 //! The private Unix streams between the front door and our own crate sockets.
 //!
-//! Nobody else can reach them: the socket file stands in a directory of mode
-//! 0700 for the moment it takes to open it, and is then unlinked. Later
-//! connections go through the open file descriptor, so that nothing is left
-//! behind by a process that is killed.
+//! One listener serves the whole process, and no other process can reach it: its socket file
+//! stands in a directory of mode 0700 for the moment it takes to open it, and is then
+//! unlinked. Crate sockets connect through the open descriptor, and a stream from another
+//! process is turned away. A killed process leaves nothing behind.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
+use async_io::Async;
+use async_std::sync::Mutex as Turn;
+use futures_lite::future;
 use rustix::fs::{Mode, OFlags};
 use socket2::SockRef;
 use zeromq::Socket;
 
-use super::wire::Wire;
+use super::handshake::meet_inner;
+use super::splice::End;
+use super::wire::{Wire, until};
+use super::zmtp::Carrier;
 
 /// The kernel buffer of a private stream towards the crate.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
+/// How long our own crate socket may take for its handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where the socket file may stand for its moment, after the system's temporary directory.
+const BASES: [&str; 5] = ["/tmp", "/dev/shm", "/run", "/var/tmp", "."];
+/// The longest path of a base: a socket's path has 107 bytes at most.
+const BASE_BYTES_MAX: usize = 60;
 
-/// How long a dropped crate socket may take to end its listener.
-const DROPPED_MAX: Duration = Duration::from_secs(1);
+/// The listener to which every crate socket of this process connects.
+static LISTENER: Mutex<Option<Arc<Private>>> = Mutex::new(None);
 
-/// A directory that only we can enter; gone with the value.
-struct Nook {
-    directory: PathBuf,
+/// A listener that only this process can reach.
+#[derive(Debug)]
+pub(crate) struct Private {
+    listener: Async<UnixListener>,
+    /// Holds the unlinked socket file, so that it can still be connected.
+    file: OwnedFd,
+    /// Held from a crate socket's connect until its stream is accepted, which tells whose
+    /// stream it is.
+    turn: Turn<()>,
 }
 
-impl Nook {
-    fn new() -> io::Result<Self> {
-        let base = std::env::temp_dir();
-        // The crate takes paths as text, and a socket path has 107 bytes at most.
-        let short = base.to_str().is_some_and(|text| text.len() < 60);
-        let base = if short { base } else { PathBuf::from("/tmp") };
+impl Private {
+    /// The process's listener, made at the first call.
+    ///
+    /// # Errors
+    /// When no directory takes a socket file.
+    pub(crate) fn open() -> io::Result<Arc<Self>> {
+        let mut listener = LISTENER.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = &*listener {
+            return Ok(open.clone());
+        }
+        let temp = std::env::temp_dir();
+        let bases = BASES.iter().map(Path::new);
+        let mut result = Self::listen_in(&temp);
+        for base in bases.filter(|base| *base != temp) {
+            if result.is_ok() {
+                break;
+            }
+            result = Self::listen_in(base);
+        }
+        let open = Arc::new(result?);
+        *listener = Some(open.clone());
+        Ok(open)
+    }
+
+    fn listen_in(base: &Path) -> io::Result<Self> {
+        if base.as_os_str().len() >= BASE_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        }
+        let directory = Directory::new(base)?;
+        let path = directory.socket();
+        let listener = Async::new(UnixListener::bind(&path)?)?;
+        let file = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self {
+            listener,
+            file,
+            turn: Turn::new(()),
+        })
+    }
+
+    /// Connects a fresh crate socket to a private stream and introduces the front door to it.
+    ///
+    /// Returns our end of the stream, and what the socket sent right behind its READY.
+    pub(crate) async fn attach(
+        &self,
+        socket: &mut impl Socket,
+        carrier: Carrier,
+    ) -> Result<(Wire, Vec<u8>), End> {
+        let attaching = self.attach_in_time(socket, carrier);
+        until(Instant::now() + HANDSHAKE_TIMEOUT, attaching)
+            .await
+            .unwrap_or_else(|| Err(End::Inner("no handshake in time".to_owned())))
+    }
+
+    async fn attach_in_time(
+        &self,
+        socket: &mut impl Socket,
+        carrier: Carrier,
+    ) -> Result<(Wire, Vec<u8>), End> {
+        let fail = |error: &dyn std::fmt::Display| End::Inner(error.to_string());
+        let endpoint = format!("ipc:///proc/self/fd/{}", self.file.as_raw_fd());
+        let mut connecting = pin!(async {
+            let connected = socket.connect(&endpoint).await;
+            connected.map_err(|error| fail(&error))
+        });
+        let turn = self.turn.lock().await;
+        self.turn_strays_away();
+        // The crate's connect has reached the listener once it was polled, and cannot
+        // finish before the handshake that follows.
+        let early = async {
+            connecting.as_mut().await?;
+            Err(End::Inner("connected without a handshake".to_owned()))
+        };
+        let accepting = async { self.accept().await.map_err(|error| fail(&error)) };
+        let own = future::or(early, accepting).await?;
+        drop(turn);
+        let meeting = async {
+            let met = meet_inner(&own, carrier).await;
+            met.map_err(|error| fail(&error))
+        };
+        let ((), rest) = future::try_zip(connecting, meeting).await?;
+        Ok((own, rest))
+    }
+
+    /// Closes streams of crate sockets that gave up before they were accepted.
+    fn turn_strays_away(&self) {
+        while self.listener.get_ref().accept().is_ok() {}
+    }
+
+    /// Accepts a stream, from this process only.
+    async fn accept(&self) -> io::Result<Wire> {
+        loop {
+            let (stream, _) = self.listener.accept().await?;
+            if is_ours(&stream)? {
+                // Room for whole bursts: fewer switches between this side and the crate.
+                SockRef::from(stream.get_ref()).set_send_buffer_size(SEND_BUFFER_BYTES)?;
+                return Ok(Wire::Unix(stream));
+            }
+        }
+    }
+}
+
+fn is_ours(stream: &Async<UnixStream>) -> io::Result<bool> {
+    let peer = rustix::net::sockopt::socket_peercred(stream)?;
+    Ok(peer.pid == rustix::process::getpid())
+}
+
+/// A directory that only this user can enter; removed when dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(base: &Path) -> io::Result<Self> {
         for _ in 0..16 {
-            let name = format!(
+            let directory = base.join(format!(
                 "carbontube-{}-{:016x}",
                 std::process::id(),
                 fastrand::u64(..)
-            );
-            let directory = base.join(name);
+            ));
             match DirBuilder::new().mode(0o700).create(&directory) {
-                Ok(()) => return Ok(Self { directory }),
+                Ok(()) => return Ok(Self(directory)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -54,116 +177,14 @@ impl Nook {
     }
 
     fn socket(&self) -> PathBuf {
-        self.directory.join("s")
+        self.0.join("s")
     }
 }
 
-impl Drop for Nook {
+impl Drop for Directory {
     fn drop(&mut self) {
         // Best effort: what cannot be removed is an empty directory of ours.
         let _ = fs::remove_file(self.socket());
-        let _ = fs::remove_dir(&self.directory);
+        let _ = fs::remove_dir(&self.0);
     }
-}
-
-/// The way to a crate socket that accepts any number of private streams.
-#[derive(Debug)]
-pub(crate) struct InnerListener {
-    /// Holds the unlinked socket file, so that it can still be connected.
-    file: OwnedFd,
-    /// Where it was bound; the crate removes this file when its listener ends.
-    path: PathBuf,
-}
-
-impl InnerListener {
-    /// Lets `socket` listen for private streams.
-    pub(crate) async fn bind(socket: &mut impl Socket) -> io::Result<Self> {
-        let nook = Nook::new()?;
-        let path = nook.socket();
-        let listener = UnixListener::bind(&path)?;
-        let file = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        socket
-            .bind_listener(listener)
-            .await
-            .map_err(io::Error::other)?;
-        Ok(Self { file, path })
-    }
-
-    /// Opens one private stream.
-    pub(crate) async fn connect(&self) -> io::Result<Wire> {
-        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let stream = Async::<UnixStream>::connect(path).await?;
-        // Room for whole bursts: fewer switches between this side and the crate.
-        SockRef::from(stream.get_ref()).set_send_buffer_size(SEND_BUFFER_BYTES)?;
-        Ok(Wire::Unix(stream))
-    }
-
-    /// Lets the crate find the file that it removes when its listener ends.
-    ///
-    /// Without it each closed socket would log a warning.
-    pub(crate) async fn retire(&self, unbind: impl Future<Output = ()>) {
-        let Some(directory) = self.path.parent() else {
-            return;
-        };
-        let made = DirBuilder::new().mode(0o700).create(directory).is_ok();
-        if made {
-            let _ = File::create(&self.path);
-        }
-        unbind.await;
-        if made {
-            let _ = fs::remove_file(&self.path);
-            let _ = fs::remove_dir(directory);
-        }
-    }
-}
-
-impl InnerListener {
-    /// As [`retire`](Self::retire), for a listener whose end cannot be awaited.
-    pub(crate) async fn retire_dropped(&self, ending: impl FnOnce()) {
-        self.retire(async {
-            ending();
-            let deadline = Instant::now() + DROPPED_MAX;
-            while self.path.exists() && Instant::now() < deadline {
-                Timer::after(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
-    }
-}
-
-/// Connects a fresh crate socket to a private stream of our own; returns our end.
-///
-/// The caller has to do the handshake on it while `connect` waits inside the crate.
-pub(crate) fn listen_once() -> io::Result<OnceListener> {
-    let nook = Nook::new()?;
-    let listener = Async::new(UnixListener::bind(nook.socket())?)?;
-    Ok(OnceListener { listener, nook })
-}
-
-/// A private listener for one stream.
-pub(crate) struct OnceListener {
-    listener: Async<UnixListener>,
-    nook: Nook,
-}
-
-impl OnceListener {
-    /// The endpoint for the crate socket.
-    pub(crate) fn endpoint(&self) -> String {
-        endpoint_of(&self.nook.socket())
-    }
-
-    /// Accepts the stream, from this process only.
-    pub(crate) async fn accept(&self) -> io::Result<Wire> {
-        loop {
-            let (stream, _) = self.listener.accept().await?;
-            let peer = rustix::net::sockopt::socket_peercred(&stream)?;
-            if peer.pid == rustix::process::getpid() {
-                return Ok(Wire::Unix(stream));
-            }
-        }
-    }
-}
-
-fn endpoint_of(path: &Path) -> String {
-    format!("ipc://{}", path.display())
 }

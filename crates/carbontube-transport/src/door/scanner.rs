@@ -16,18 +16,11 @@ pub(crate) enum Violation {
     Malformed,
 }
 
-/// A whole message inside the scanned buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-}
-
 /// What the scanner has found, in the order of the stream.
 #[derive(Debug)]
 pub(crate) enum Found<'a> {
-    /// A whole message, and where it lies.
-    Message(Extent, &'a [u8]),
+    /// A whole message.
+    Message(&'a [u8]),
     /// The payload of a command.
     Command(&'a [u8]),
 }
@@ -117,11 +110,7 @@ impl Scanner {
             self.scanned += whole;
             self.frames += 1;
             if flags & FLAG_MORE == 0 {
-                let extent = Extent {
-                    start: self.complete,
-                    end: self.scanned,
-                };
-                found(Found::Message(extent, &buffer[extent.start..extent.end]));
+                found(Found::Message(&buffer[self.complete..self.scanned]));
                 self.complete = self.scanned;
                 self.frames = 0;
             }
@@ -238,7 +227,7 @@ mod tests {
                 buffer.extend(chunk);
                 scanner
                     .scan(&mut buffer, |found| match found {
-                        Found::Message(extent, _) => messages.push(extent),
+                        Found::Message(message) => messages.push(message.to_vec()),
                         Found::Command(_) => commands += 1,
                     })
                     .unwrap();
@@ -246,7 +235,7 @@ mod tests {
             assert_eq!(buffer, clean, "piece {piece}");
             assert_eq!(scanner.complete(), clean.len());
             assert_eq!((messages.len(), commands), (3, 2));
-            assert_eq!(first_frame(&buffer[messages[1].start..]), b"two");
+            assert_eq!(first_frame(&messages[1]), b"two");
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -15,8 +15,9 @@ use futures_lite::future;
 
 use crate::Options;
 use crate::counters::{Counters, add, bump};
+use crate::inbox::Source;
 
-use super::scanner::{Extent, Found, Scanner, Violation, first_frame, is_single_frame};
+use super::scanner::{Found, Scanner, Violation, first_frame, is_single_frame};
 use super::topics::Topics;
 use super::wire::Wire;
 use super::zmtp;
@@ -132,19 +133,13 @@ fn inner(error: impl std::fmt::Display) -> End {
 pub(crate) struct Replies {
     pongs: Mutex<Vec<u8>>,
     added: Event,
-    passed: AtomicBool,
     topics: Mutex<Topics>,
 }
 
 impl Replies {
-    /// Whether the peer sent anything that our crate socket has to read.
-    pub(crate) fn has_passed(&self) -> bool {
-        self.passed.load(Ordering::Acquire)
-    }
-
-    /// Whether the peer has subscribed to what a message is about.
-    pub(crate) fn wants(&self, message: &[u8]) -> bool {
-        self.topics().wants(first_frame(message))
+    /// Whether the peer has subscribed to what a message is about, by its first frame.
+    pub(crate) fn wants(&self, first_frame: &[u8]) -> bool {
+        self.topics().wants(first_frame)
     }
 
     /// Takes a message from a subscriber: it must be a subscription within limits.
@@ -217,11 +212,23 @@ impl Drop for Share {
     }
 }
 
+/// The two ends of a connection, and what both of its directions need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line<'a> {
+    /// The stream to the peer.
+    pub(crate) peer: &'a Wire,
+    /// The private stream to our crate socket.
+    pub(crate) own: &'a Wire,
+    pub(crate) options: &'a Options,
+    pub(crate) counters: &'a Counters,
+    pub(crate) replies: &'a Replies,
+}
+
 /// What peers of a socket may send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Intake {
-    /// Messages.
-    Messages,
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Intake<'a> {
+    /// Messages, once they are admitted.
+    Messages(&'a Source),
     /// Subscriptions, as a PUB gets them.
     Topics,
     /// Nothing, as a PUSH expects it: dropped and counted.
@@ -229,27 +236,16 @@ pub(crate) enum Intake {
 }
 
 /// Reads the peer, passes whole checked messages on to our crate socket.
-pub(crate) async fn take_in(
-    peer: &Wire,
-    own: &Wire,
-    rest: Vec<u8>,
-    intake: Intake,
-    options: &Options,
-    counters: &Counters,
-    replies: &Replies,
-) -> End {
+pub(crate) async fn take_in(line: &Line<'_>, rest: Vec<u8>, intake: Intake<'_>) -> End {
     let mut flow = Inflow {
-        scanner: Scanner::new(options),
+        scanner: Scanner::new(line.options),
         buffer: rest,
         read_bytes: READ_BYTES_MIN,
         share: Share::default(),
         unfinished_since: None,
         timer: None,
     };
-    match flow
-        .run(peer, own, intake, options, counters, replies)
-        .await
-    {
+    match flow.run(line, intake).await {
         Ok(never) => match never {},
         Err(end) => end,
     }
@@ -268,42 +264,40 @@ struct Inflow {
 impl Inflow {
     async fn run(
         &mut self,
-        peer: &Wire,
-        own: &Wire,
-        intake: Intake,
-        options: &Options,
-        counters: &Counters,
-        replies: &Replies,
+        line: &Line<'_>,
+        intake: Intake<'_>,
     ) -> Result<std::convert::Infallible, End> {
+        let (options, counters) = (line.options, line.counters);
+        let takes_topics = matches!(intake, Intake::Topics);
         loop {
             let mut messages = 0;
             let mut verdict = Ok(());
             self.scanner.scan(&mut self.buffer, |found| match found {
-                Found::Message(_, message) if intake == Intake::Topics && verdict.is_ok() => {
-                    verdict = replies.subscription(message, options, counters);
+                Found::Message(message) if takes_topics && verdict.is_ok() => {
+                    verdict = line.replies.subscription(message, options, counters);
                 }
                 Found::Message(..) => messages += 1,
                 Found::Command(payload) if verdict.is_ok() => {
-                    verdict = command(payload, intake, options, counters, replies);
+                    verdict = command(payload, takes_topics, line);
                 }
                 Found::Command(_) => {}
             })?;
             verdict?;
             let complete = self.scanner.complete();
             match intake {
-                Intake::Messages if complete > 0 => {
-                    add(&counters.messages_in, messages);
-                    replies.passed.store(true, Ordering::Release);
+                Intake::Messages(source) if complete > 0 => {
+                    source.admit(messages, complete).await;
+                    add(&counters.messages_in, messages as u64);
                     let whole = &self.buffer[..complete];
-                    own.write_all(whole).await.map_err(inner)?;
+                    line.own.write_all(whole).await.map_err(inner)?;
                 }
-                Intake::Nothing => add(&counters.messages_unexpected, messages),
-                Intake::Messages | Intake::Topics => {}
+                Intake::Nothing => add(&counters.messages_unexpected, messages as u64),
+                Intake::Messages(_) | Intake::Topics => {}
             }
             self.buffer.drain(..complete);
             self.scanner.removed(complete);
             self.make_room(options)?;
-            let n = self.read(peer, complete > 0, options).await?;
+            let n = self.read(line.peer, complete > 0, options).await?;
             add(&counters.bytes_in, n as u64);
         }
     }
@@ -411,23 +405,18 @@ impl Inflow {
 }
 
 /// Handles a command after the handshake; an error ends the connection.
-fn command(
-    payload: &[u8],
-    intake: Intake,
-    options: &Options,
-    counters: &Counters,
-    replies: &Replies,
-) -> Result<(), End> {
+fn command(payload: &[u8], takes_topics: bool, line: &Line<'_>) -> Result<(), End> {
+    let (replies, counters) = (line.replies, line.counters);
     match zmtp::split_command(payload) {
         Some((b"PING", body)) => match zmtp::pong(body) {
             Some(pong) if replies.add(&pong) => bump(&counters.pings_answered),
             _ => bump(&counters.commands_dropped),
         },
         // ZMTP 3.1 subscribes by command.
-        Some((b"SUBSCRIBE", topic)) if intake == Intake::Topics => {
-            replies.subscribe(topic, options)?;
+        Some((b"SUBSCRIBE", topic)) if takes_topics => {
+            replies.subscribe(topic, line.options)?;
         }
-        Some((b"CANCEL", topic)) if intake == Intake::Topics => replies.topics().cancel(topic),
+        Some((b"CANCEL", topic)) if takes_topics => replies.topics().cancel(topic),
         Some((b"ERROR", reason)) => {
             let reason = reason.get(1..).unwrap_or_default().escape_ascii();
             return Err(End::Broken(format!("the peer reports: {reason}")));
@@ -437,39 +426,16 @@ fn command(
     Ok(())
 }
 
-/// Who is told what became of messages on their way out.
+/// Learns what became of messages on their way out.
 pub(crate) trait Outgoing: Send + Sync {
     /// Whole messages were written to the network.
     fn written(&self, messages: usize, bytes: usize);
-
-    /// Decides about a whole message while `waiting` others wait for the network.
-    fn judge(&self, _message: &[u8], _waiting: usize, _replies: &Replies) -> Verdict {
-        Verdict::Pass
-    }
-
-    /// Whether messages keep being read, and judged, while the peer is slow.
-    fn reads_on(&self) -> bool {
-        false
-    }
-}
-
-/// What happens to an outgoing message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Pass,
-    /// Removed; not counted as written.
-    Remove,
 }
 
 /// Reads our crate socket, writes whole messages to the peer.
-pub(crate) async fn give_out(
-    own: &Wire,
-    peer: &Wire,
-    rest: Vec<u8>,
-    outgoing: &dyn Outgoing,
-    counters: &Counters,
-    replies: &Replies,
-) -> End {
+///
+/// `rest` is what the crate socket has sent already.
+pub(crate) async fn give_out(line: &Line<'_>, rest: Vec<u8>, outgoing: &dyn Outgoing) -> End {
     let mut flow = Outflow {
         scanner: Scanner::new(&unlimited()),
         incoming: rest,
@@ -480,7 +446,7 @@ pub(crate) async fn give_out(
         ends: VecDeque::new(),
         read_bytes: READ_BYTES_MIN,
     };
-    match flow.run(own, peer, outgoing, counters, replies).await {
+    match flow.run(line, outgoing).await {
         Ok(never) => match never {},
         Err(end @ End::Inner(_)) => end,
         // The peer takes no more. What it sent before may still be unread: the
@@ -518,33 +484,31 @@ struct Outflow {
 impl Outflow {
     async fn run(
         &mut self,
-        own: &Wire,
-        peer: &Wire,
+        line: &Line<'_>,
         outgoing: &dyn Outgoing,
-        counters: &Counters,
-        replies: &Replies,
     ) -> Result<std::convert::Infallible, End> {
+        let Line {
+            peer, own, replies, ..
+        } = *line;
         let mut listener = replies.added.listen();
         self.add_pongs(replies);
-        self.pass_on(outgoing, replies)?;
+        self.pass_on()?;
         loop {
-            let blocked = !self.write(peer, outgoing, counters)?;
-            let reading = !blocked || outgoing.reads_on();
-            if reading && self.read(own)? {
-                self.pass_on(outgoing, replies)?;
+            let is_blocked = !self.write(peer, outgoing, line.counters)?;
+            if !is_blocked && self.read(own)? {
+                self.pass_on()?;
                 continue;
             }
             let pong = future::poll_fn(|cx| {
                 if Pin::new(&mut listener).poll(cx).is_ready() {
                     return Poll::Ready(Ok(true));
                 }
-                if blocked && let Poll::Ready(ready) = peer.poll_writable(cx) {
-                    return Poll::Ready(ready.map(|()| false).map_err(broken));
+                if is_blocked {
+                    let writable = peer.poll_writable(cx);
+                    return writable.map(|ready| ready.map(|()| false).map_err(broken));
                 }
-                if reading && let Poll::Ready(ready) = own.poll_readable(cx) {
-                    return Poll::Ready(ready.map(|()| false).map_err(inner));
-                }
-                Poll::Pending
+                let readable = own.poll_readable(cx);
+                readable.map(|ready| ready.map(|()| false).map_err(inner))
             })
             .await?;
             if pong {
@@ -619,13 +583,14 @@ impl Outflow {
         }
     }
 
-    /// Moves whole messages from `incoming` to `ready`, as the judge says.
-    fn pass_on(&mut self, outgoing: &dyn Outgoing, replies: &Replies) -> Result<(), End> {
-        let mut extents: Vec<Extent> = Vec::new();
+    /// Moves whole messages from `incoming` to `ready`.
+    fn pass_on(&mut self) -> Result<(), End> {
+        let (passed, ends) = (&mut self.passed, &mut self.ends);
         self.scanner
             .scan(&mut self.incoming, |found| {
-                if let Found::Message(extent, _) = found {
-                    extents.push(extent);
+                if let Found::Message(message) = found {
+                    *passed += message.len() as u64;
+                    ends.push_back((*passed, message.len()));
                 }
             })
             .map_err(|violation| inner(format!("{violation:?}")))?;
@@ -633,46 +598,16 @@ impl Outflow {
         if complete == 0 {
             return Ok(());
         }
-        let mut all = true;
-        for extent in &extents {
-            let message = &self.incoming[extent.start..extent.end];
-            if outgoing.judge(message, self.ends.len(), replies) == Verdict::Pass {
-                if !all {
-                    put(&mut self.ready, message);
-                }
-                self.passed += message.len() as u64;
-                self.ends.push_back((self.passed, message.len()));
-                if all {
-                    continue;
-                }
-            } else if all {
-                all = false;
-                put(&mut self.ready, &self.incoming[..extent.start]);
-            }
-        }
-        if all && self.ready.is_empty() {
+        if self.ready.is_empty() {
             // Nothing waits: the buffer changes hands instead of being copied.
             let tail = self.incoming.split_off(complete);
             self.ready = std::mem::replace(&mut self.incoming, tail);
         } else {
-            if all {
-                put(&mut self.ready, &self.incoming[..complete]);
-            }
-            self.incoming.drain(..complete);
+            self.ready.extend(self.incoming.drain(..complete));
         }
         self.scanner.removed(complete);
         Ok(())
     }
-}
-
-/// Puts bytes behind what waits for the network. What waits for a peer that does not read
-/// is bounded, so the room for it grows by a quarter instead of to the double.
-fn put(ready: &mut Vec<u8>, bytes: &[u8]) {
-    if ready.capacity() - ready.len() < bytes.len() {
-        let more = bytes.len().max(ready.len() / 4).max(READ_BYTES_MIN);
-        ready.reserve_exact(more);
-    }
-    ready.extend_from_slice(bytes);
 }
 
 /// Ends a stream in order: the peer reads everything, then we leave.

@@ -39,15 +39,12 @@ impl Kind {
         }
     }
 
-    /// The name under which the front door meets our own crate socket.
-    pub(crate) fn counterpart(self) -> &'static str {
+    /// The crate socket that carries one connection of this kind inside the process.
+    pub(crate) fn carrier(self) -> Carrier {
         match self {
-            Self::Pull => "PUSH",
-            Self::Push => "PULL",
-            Self::Publish => "SUB",
-            Self::Subscribe => "PUB",
-            Self::Router => "DEALER",
-            Self::Dealer => "ROUTER",
+            Self::Push | Self::Publish => Carrier::Push,
+            Self::Pull | Self::Subscribe => Carrier::Pull,
+            Self::Router | Self::Dealer => Carrier::Dealer,
         }
     }
 
@@ -60,6 +57,25 @@ impl Kind {
             Self::Subscribe => matches!(peer, "PUB" | "XPUB"),
             Self::Router => matches!(peer, "REQ" | "DEALER" | "ROUTER"),
             Self::Dealer => matches!(peer, "REP" | "DEALER" | "ROUTER"),
+        }
+    }
+}
+
+/// What a crate socket is on the private side of one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    Push,
+    Pull,
+    Dealer,
+}
+
+impl Carrier {
+    /// The name under which the front door meets that socket.
+    pub(crate) fn counterpart(self) -> &'static str {
+        match self {
+            Self::Push => "PULL",
+            Self::Pull => "PUSH",
+            Self::Dealer => "ROUTER",
         }
     }
 }
@@ -123,23 +139,30 @@ pub(crate) fn command(name: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// A READY command.
-pub(crate) fn ready(socket_type: &str, identity: Option<&[u8]>) -> Vec<u8> {
-    let mut body = Vec::new();
-    let mut property = |name: &str, value: &[u8]| {
-        body.push(u8::try_from(name.len()).expect("property names are ours and short"));
-        body.extend(name.as_bytes());
-        body.extend(
-            u32::try_from(value.len())
-                .expect("property values are ours and short")
-                .to_be_bytes(),
-        );
-        body.extend(value);
-    };
-    property("Socket-Type", socket_type.as_bytes());
-    if let Some(identity) = identity {
-        property("Identity", identity);
-    }
+pub(crate) fn ready(socket_type: &str) -> Vec<u8> {
+    const PROPERTY: &str = "Socket-Type";
+    let mut body = vec![u8::try_from(PROPERTY.len()).expect("the property's name is short")];
+    body.extend(PROPERTY.as_bytes());
+    let length = u32::try_from(socket_type.len()).expect("socket types are ours and short");
+    body.extend(length.to_be_bytes());
+    body.extend(socket_type.as_bytes());
     command("READY", &body)
+}
+
+/// A subscription to a topic, as a message: the form that ZMTP 3.0 and 3.1 peers both take.
+pub(crate) fn subscription(topic: &[u8]) -> Vec<u8> {
+    let length = 1 + topic.len();
+    let mut bytes = Vec::with_capacity(9 + length);
+    match u8::try_from(length) {
+        Ok(short) => bytes.extend([0, short]),
+        Err(_) => {
+            bytes.push(FLAG_LONG);
+            bytes.extend((length as u64).to_be_bytes());
+        }
+    }
+    bytes.push(1);
+    bytes.extend(topic);
+    bytes
 }
 
 /// An ERROR command.
@@ -198,7 +221,7 @@ mod tests {
 
     #[test]
     fn ready_read_back_names_its_socket_type() {
-        let bytes = ready("DEALER", Some(b"me"));
+        let bytes = ready("DEALER");
         assert_eq!(bytes[0], FLAG_COMMAND);
         assert_eq!(usize::from(bytes[1]), bytes.len() - 2);
         assert_eq!(read_ready(&bytes[2..]), Ok("DEALER".to_owned()));
@@ -206,7 +229,7 @@ mod tests {
 
     #[test]
     fn ready_truncated_anywhere_is_an_error() {
-        let bytes = ready("DEALER", None);
+        let bytes = ready("DEALER");
         for cut in 2..bytes.len() {
             assert!(read_ready(&bytes[2..cut]).is_err(), "cut at {cut}");
         }

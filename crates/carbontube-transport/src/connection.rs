@@ -1,0 +1,340 @@
+//! One connection: its own crate socket, both directions, and how it ends.
+//!
+//! Each connection has a crate socket to itself, with the front door as its only peer, and
+//! the socket is dropped with the connection. The crate's sockets for many peers are not
+//! used: a subscriber that leaves while another joins can stop its PUB, and with it every
+//! thread of the executor, for ever, and PULL and ROUTER keep a little of each peer that
+//! was ever there. On the private side a PUB is therefore a PUSH, a SUB a PULL and a ROUTER
+//! a DEALER: messages look the same on the wire.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use event_listener::Event;
+use futures_lite::future;
+use zeromq::{DealerSocket, PullSocket, PushSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
+
+use crate::counters::Counters;
+use crate::door::private::Private;
+use crate::door::splice::{End, Intake, Line, Outgoing, Replies, give_out, part, take_in};
+use crate::door::wire::Wire;
+use crate::door::zmtp::{Carrier, Kind};
+use crate::door::{Backend, BoxFuture, Ending};
+use crate::inbox::{Inbox, Source};
+use crate::{Message, Options};
+
+/// What all connections of a socket share.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    pub(crate) kind: Kind,
+    pub(crate) options: Options,
+    pub(crate) counters: Arc<Counters>,
+    /// Where received messages go.
+    pub(crate) inbox: Arc<Inbox>,
+    /// What each peer is sent first.
+    introduction: Vec<u8>,
+    part_by: Mutex<Option<Instant>>,
+    parting: Event,
+}
+
+impl Connections {
+    pub(crate) fn new(kind: Kind, options: Options) -> Self {
+        Self::with_introduction(kind, options, Vec::new())
+    }
+
+    /// Connections on which each peer is first sent `introduction`, whole frames.
+    pub(crate) fn with_introduction(kind: Kind, options: Options, introduction: Vec<u8>) -> Self {
+        Self {
+            kind,
+            inbox: Inbox::new(options.receive_hwm_bytes),
+            options,
+            counters: Arc::default(),
+            introduction,
+            part_by: Mutex::default(),
+            parting: Event::new(),
+        }
+    }
+
+    /// Asks every connection to end in order.
+    pub(crate) fn part(&self, deadline: Instant) {
+        *self.part_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
+        self.parting.notify(usize::MAX);
+    }
+
+    async fn parted(&self) -> Instant {
+        loop {
+            let parting = self.parting.listen();
+            let by = *self.part_by.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(deadline) = by {
+                return deadline;
+            }
+            parting.await;
+        }
+    }
+}
+
+/// A socket, as its connections see it.
+pub(crate) trait Members: Send + Sync + 'static {
+    type Member: Member;
+
+    /// What its connections share.
+    fn connections(&self) -> &Connections;
+
+    /// Takes in a connection; [`Member::leave`] says when it ends.
+    fn join(&self, id: u64, replies: &Arc<Replies>) -> Self::Member;
+
+    /// Hears why a dialled connection failed or ended.
+    fn unreachable(&self, _why: String, _refused: bool) {}
+}
+
+/// One connection, as its socket sees it.
+pub(crate) trait Member: Outgoing + Send + Sync + 'static {
+    /// Notified when there may be more to give.
+    fn work(&self) -> &Event;
+
+    /// Adds what the crate socket is to get next; nothing once the connection has left.
+    fn give(&self, batch: &mut Vec<Message>);
+
+    /// The connection has ended.
+    fn leave(&self);
+
+    /// Waits until this side wants the connection to end, for ever if it never does.
+    fn dismissed(&self) -> BoxFuture<'_, End> {
+        Box::pin(future::pending())
+    }
+}
+
+/// A connection that is sent nothing.
+pub(crate) struct Silent(Event);
+
+impl Outgoing for Silent {
+    fn written(&self, _messages: usize, _bytes: usize) {}
+}
+
+impl Member for Silent {
+    fn work(&self) -> &Event {
+        &self.0
+    }
+
+    fn give(&self, _batch: &mut Vec<Message>) {}
+
+    fn leave(&self) {}
+}
+
+/// The connections of a socket that only receives.
+impl Members for Arc<Connections> {
+    type Member = Silent;
+
+    fn connections(&self) -> &Connections {
+        self
+    }
+
+    fn join(&self, _id: u64, _replies: &Arc<Replies>) -> Silent {
+        Silent(Event::new())
+    }
+}
+
+impl<M: Members> Backend for M {
+    fn serve<'a>(&'a self, id: u64, wire: &'a Wire, rest: Vec<u8>) -> BoxFuture<'a, Ending> {
+        Box::pin(async move {
+            match Inner::attach(self.connections().kind.carrier()).await {
+                Ok(inner) => serve(self, id, wire, rest, inner).await,
+                Err(end) => end.into(),
+            }
+        })
+    }
+
+    fn unreachable(&self, why: String, refused: bool) {
+        Members::unreachable(self, why, refused);
+    }
+}
+
+/// A crate socket of one connection, and the private stream to it.
+struct Inner {
+    own: Wire,
+    /// What the crate socket has sent already.
+    rest: Vec<u8>,
+    sending: Option<Box<dyn SocketSend + Send>>,
+    receiving: Option<Box<dyn SocketRecv + Send>>,
+}
+
+impl Inner {
+    async fn attach(carrier: Carrier) -> Result<Self, End> {
+        let private = Private::open().map_err(|error| End::Inner(error.to_string()))?;
+        let (attached, sending, receiving): (_, Option<Box<dyn SocketSend + Send>>, _) =
+            match carrier {
+                Carrier::Push => {
+                    let mut socket = PushSocket::new();
+                    let attached = private.attach(&mut socket, carrier).await?;
+                    (attached, Some(Box::new(socket)), None)
+                }
+                Carrier::Pull => {
+                    let mut receiving = Box::new(Pulling(PullSocket::new()));
+                    let attached = private.attach(&mut receiving.0, carrier).await?;
+                    (attached, None, Some(receiving as Box<dyn SocketRecv + Send>))
+                }
+                Carrier::Dealer => {
+                    let mut socket = DealerSocket::new();
+                    let attached = private.attach(&mut socket, carrier).await?;
+                    let (sending, receiving) = socket.split();
+                    (
+                        attached,
+                        Some(Box::new(sending)),
+                        Some(Box::new(receiving) as Box<dyn SocketRecv + Send>),
+                    )
+                }
+            };
+        let (own, rest) = attached;
+        Ok(Self {
+            own,
+            rest,
+            sending,
+            receiving,
+        })
+    }
+}
+
+/// A crate PULL that ends its peer's tasks when dropped, as the crate's other sockets do.
+struct Pulling(PullSocket);
+
+impl Drop for Pulling {
+    fn drop(&mut self) {
+        self.0.backend().shutdown();
+    }
+}
+
+// As the crate's attribute macro writes it.
+impl SocketRecv for Pulling {
+    fn recv<'a, 'b>(&'a mut self) -> BoxFuture<'b, zeromq::ZmqResult<ZmqMessage>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        self.0.recv()
+    }
+}
+
+/// Serves a connection until it ends.
+async fn serve<M: Members>(
+    members: &M,
+    id: u64,
+    wire: &Wire,
+    rest: Vec<u8>,
+    inner: Inner,
+) -> Ending {
+    let connections = members.connections();
+    let Inner {
+        own,
+        rest: mut own_rest,
+        sending,
+        mut receiving,
+    } = inner;
+    own_rest.extend_from_slice(&connections.introduction);
+    let replies = Arc::new(Replies::default());
+    let joined = Joined(Arc::new(members.join(id, &replies)));
+    let member = &joined.0;
+    let source = connections.inbox.source(id);
+    let end = {
+        let line = Line {
+            peer: wire,
+            own: &own,
+            options: &connections.options,
+            counters: &connections.counters,
+            replies: &replies,
+        };
+        let intake = match connections.kind {
+            Kind::Push => Intake::Nothing,
+            Kind::Publish => Intake::Topics,
+            _ => Intake::Messages(&source),
+        };
+        let inward = take_in(&line, rest, intake);
+        let outward = give_out(&line, own_rest, &**member);
+        let parted = async {
+            connections.parted().await;
+            End::Finished
+        };
+        let pumping = pump(member.clone(), sending);
+        let collecting = collect(receiving.as_deref_mut(), &source);
+        let aside = future::or(member.dismissed(), future::or(parted, pumping));
+        future::or(future::or(inward, outward), future::or(collecting, aside)).await
+    };
+    if end == End::Finished {
+        part(wire, connections.parted().await).await;
+        return end.into();
+    }
+    drop(joined);
+    let unread = source.expected() > 0 || !source.is_taken();
+    let left = receiving.filter(|_| unread).map(|mut receiving| {
+        let left: BoxFuture<'static, ()> = Box::pin(async move {
+            hand_over(&mut *receiving, &source).await;
+            drop(own);
+        });
+        left
+    });
+    Ending { end, left }
+}
+
+/// A connection in its socket; it leaves when dropped.
+struct Joined<M: Member>(Arc<M>);
+
+impl<M: Member> Drop for Joined<M> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Gives messages to the crate socket, for ever.
+async fn pump(member: Arc<impl Member>, sending: Option<Box<dyn SocketSend + Send>>) -> End {
+    let Some(mut sending) = sending else {
+        return future::pending().await;
+    };
+    // A task of its own: the crate's `send` must never be cancelled while its socket lives
+    // on. This one is dropped together with the socket.
+    let task = async_global_executor::spawn(async move {
+        let mut batch = Vec::new();
+        loop {
+            let more = member.work().listen();
+            member.give(&mut batch);
+            if batch.is_empty() {
+                more.await;
+                continue;
+            }
+            for message in batch.drain(..) {
+                let Ok(message) = ZmqMessage::try_from(message) else {
+                    continue;
+                };
+                if let Err(error) = sending.send(message).await {
+                    return End::Inner(error.to_string());
+                }
+            }
+        }
+    });
+    task.await
+}
+
+/// Moves what the crate socket receives to the inbox, for ever.
+async fn collect(receiving: Option<&mut (dyn SocketRecv + Send + 'static)>, source: &Source) -> End {
+    let Some(receiving) = receiving else {
+        return future::pending().await;
+    };
+    loop {
+        match receiving.recv().await {
+            Ok(message) => source.deliver(message.into_vec()),
+            Err(error) => return End::Inner(error.to_string()),
+        }
+    }
+}
+
+/// Hands over what a lost connection had passed on, and waits until the reader has taken it.
+async fn hand_over(receiving: &mut (dyn SocketRecv + Send), source: &Source) {
+    while source.expected() > 0 {
+        match receiving.recv().await {
+            Ok(message) => source.deliver(message.into_vec()),
+            Err(error) => {
+                log::debug!("inner socket: {error}");
+                break;
+            }
+        }
+    }
+    source.taken().await;
+}
