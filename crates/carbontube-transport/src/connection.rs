@@ -171,7 +171,11 @@ impl Inner {
                 Carrier::Pull => {
                     let mut receiving = Box::new(Pulling(PullSocket::new()));
                     let attached = private.attach(&mut receiving.0, carrier).await?;
-                    (attached, None, Some(receiving as Box<dyn SocketRecv + Send>))
+                    (
+                        attached,
+                        None,
+                        Some(receiving as Box<dyn SocketRecv + Send>),
+                    )
                 }
                 Carrier::Dealer => {
                     let mut socket = DealerSocket::new();
@@ -313,7 +317,10 @@ async fn pump(member: Arc<impl Member>, sending: Option<Box<dyn SocketSend + Sen
 }
 
 /// Moves what the crate socket receives to the inbox, for ever.
-async fn collect(receiving: Option<&mut (dyn SocketRecv + Send + 'static)>, source: &Source) -> End {
+async fn collect(
+    receiving: Option<&mut (dyn SocketRecv + Send + 'static)>,
+    source: &Source,
+) -> End {
     let Some(receiving) = receiving else {
         return future::pending().await;
     };

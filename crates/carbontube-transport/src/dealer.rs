@@ -71,7 +71,12 @@ impl Dealer {
     /// # Errors
     /// When the socket is closed.
     pub async fn recv(&self) -> Result<Message, Closed> {
-        self.outlet.connections.inbox.take().await.map(|(_, message)| message)
+        self.outlet
+            .connections
+            .inbox
+            .take()
+            .await
+            .map(|(_, message)| message)
     }
 
     /// Whether the peer is connected now.

@@ -65,7 +65,8 @@ impl State {
             return true;
         };
         let is_express = held.admitted.is_empty() && cost <= EXPRESS_BYTES;
-        if !is_express && !(is_first && has_room) {
+        let is_admitted = is_express || is_first && has_room;
+        if !is_admitted {
             return false;
         }
         held.expected += messages;
@@ -181,11 +182,7 @@ impl Source {
         let mut place = None;
         loop {
             let changed = self.changed.listen();
-            if self
-                .inbox
-                .lock()
-                .admit(self.id, messages, bytes, bytes_max)
-            {
+            if self.inbox.lock().admit(self.id, messages, bytes, bytes_max) {
                 return;
             }
             place.get_or_insert_with(|| WaitingPlace::take(self));

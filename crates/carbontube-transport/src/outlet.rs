@@ -255,7 +255,10 @@ impl Outlet {
         if messages.is_empty() {
             CloseOutcome::Delivered
         } else {
-            add(&self.connections.counters.messages_abandoned, messages.len() as u64);
+            add(
+                &self.connections.counters.messages_abandoned,
+                messages.len() as u64,
+            );
             CloseOutcome::Undelivered { messages }
         }
     }

@@ -4,7 +4,9 @@ use std::io;
 use std::time::Instant;
 
 use super::wire::{Wire, until};
-use super::zmtp::{self, COMMAND_BYTES_MAX, FLAG_COMMAND, FLAG_LONG, GREETING_BYTES, Carrier, Kind};
+use super::zmtp::{
+    self, COMMAND_BYTES_MAX, Carrier, FLAG_COMMAND, FLAG_LONG, GREETING_BYTES, Kind,
+};
 
 /// What our side wants to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +86,7 @@ async fn exchange(wire: &Wire, wish: Wish) -> Result<Met, HandshakeError> {
 /// Introduces the front door to our own crate socket on the private side.
 ///
 /// Returns what the socket sent right behind its READY.
-pub(crate) async fn meet_inner(
-    wire: &Wire,
-    carrier: Carrier,
-) -> Result<Vec<u8>, HandshakeError> {
+pub(crate) async fn meet_inner(wire: &Wire, carrier: Carrier) -> Result<Vec<u8>, HandshakeError> {
     let mut opening = zmtp::greeting().to_vec();
     opening.extend(zmtp::ready(carrier.counterpart()));
     wire.write_all(&opening).await?;

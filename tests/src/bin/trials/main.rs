@@ -4,6 +4,7 @@
 
 mod attackers;
 mod bench;
+mod churn;
 mod client;
 mod cluster;
 mod demo;
@@ -42,12 +43,16 @@ enum Verb {
     Client(client::Client),
     Viewers(viewers::Viewers),
     Strangers(strangers::Strangers),
+    Churn(churn::Churn),
 }
 
 fn main() -> ExitCode {
     let trials: Trials = argh::from_env();
     // These have no children, and take signals in their own way.
-    let is_child = matches!(trials.verb, Verb::Client(_) | Verb::Strangers(_));
+    let is_child = matches!(
+        trials.verb,
+        Verb::Client(_) | Verb::Strangers(_) | Verb::Churn(_)
+    );
     if !is_child && let Err(error) = end_children_on_signals() {
         eprintln!("error: {error:#}");
         return ExitCode::FAILURE;
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Client(client) => client::run(&client),
         Verb::Viewers(viewers) => viewers::run(&viewers),
         Verb::Strangers(strangers) => strangers::run(&strangers),
+        Verb::Churn(churn) => churn::run(&churn),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@
 
 mod attack;
 mod behaviour;
+mod churn;
 mod crowd;
 mod disks;
 mod figures;
@@ -122,6 +123,8 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
         Needs::Nothing,
     ),
     ("attack", attack::attack, Needs::Nothing),
+    ("churn", churn::churn, Needs::Nothing),
+    ("churn-1m", churn::churn_1m, Needs::Patience),
     ("upgrade", upgrade::upgrade, Needs::Nothing),
     ("restart-100k", restart::restart_100k, Needs::Nothing),
     ("restart-1m", restart::restart_1m, Needs::Patience),
