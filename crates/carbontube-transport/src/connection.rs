@@ -6,13 +6,19 @@
 //! thread of the executor, for ever, and PULL and ROUTER keep a little of each peer that
 //! was ever there. On the private side a PUB is therefore a PUSH, a SUB a PULL and a ROUTER
 //! a DEALER: messages look the same on the wire.
+//!
+//! **Invariant:** the private stream outlives its crate socket, see [`Held`]. The crate looks
+//! a peer up in a map under locks that its tasks hand to each other, and blocks threads for
+//! them. With one peer, which never goes while the socket lives, nothing ever waits there.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use event_listener::Event;
 use futures_lite::future;
-use zeromq::{DealerSocket, PullSocket, PushSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
+use zeromq::{
+    DealerSocket, PullSocket, PushSocket, Socket, SocketRecv, SocketSend, ZmqError, ZmqMessage,
+};
 
 use crate::counters::Counters;
 use crate::door::private::Private;
@@ -22,6 +28,9 @@ use crate::door::zmtp::{Carrier, Kind};
 use crate::door::{Backend, BoxFuture, Ending};
 use crate::inbox::{Inbox, Source};
 use crate::{Message, Options};
+
+/// Messages delivered to the inbox at a time, when there are as many.
+const DELIVER_MAX: usize = 64;
 
 /// What all connections of a socket share.
 #[derive(Debug)]
@@ -151,49 +160,55 @@ impl<M: Members> Backend for M {
 
 /// A crate socket of one connection, and the private stream to it.
 struct Inner {
-    own: Wire,
+    own: Arc<Wire>,
     /// What the crate socket has sent already.
     rest: Vec<u8>,
-    sending: Option<Box<dyn SocketSend + Send>>,
-    receiving: Option<Box<dyn SocketRecv + Send>>,
+    sending: Option<Held<dyn SocketSend + Send>>,
+    receiving: Option<Held<dyn SocketRecv + Send>>,
+}
+
+/// A crate socket, or half of one, with our end of its private stream: the fields are
+/// dropped in this order, so the crate never sees its peer go.
+struct Held<S: ?Sized> {
+    socket: Box<S>,
+    _own: Arc<Wire>,
 }
 
 impl Inner {
     async fn attach(carrier: Carrier) -> Result<Self, End> {
+        type Send = Box<dyn SocketSend + std::marker::Send>;
+        type Receive = Box<dyn SocketRecv + std::marker::Send>;
         let private = Private::open().map_err(|error| End::Inner(error.to_string()))?;
-        let (attached, sending, receiving): (_, Option<Box<dyn SocketSend + Send>>, _) =
-            match carrier {
-                Carrier::Push => {
-                    let mut socket = PushSocket::new();
-                    let attached = private.attach(&mut socket, carrier).await?;
-                    (attached, Some(Box::new(socket)), None)
-                }
-                Carrier::Pull => {
-                    let mut receiving = Box::new(Pulling(PullSocket::new()));
-                    let attached = private.attach(&mut receiving.0, carrier).await?;
-                    (
-                        attached,
-                        None,
-                        Some(receiving as Box<dyn SocketRecv + Send>),
-                    )
-                }
-                Carrier::Dealer => {
-                    let mut socket = DealerSocket::new();
-                    let attached = private.attach(&mut socket, carrier).await?;
-                    let (sending, receiving) = socket.split();
-                    (
-                        attached,
-                        Some(Box::new(sending)),
-                        Some(Box::new(receiving) as Box<dyn SocketRecv + Send>),
-                    )
-                }
-            };
-        let (own, rest) = attached;
+        let ((own, rest), sending, receiving): (_, Option<Send>, Option<Receive>) = match carrier {
+            Carrier::Push => {
+                let mut socket = PushSocket::new();
+                let attached = private.attach(&mut socket, carrier).await?;
+                (attached, Some(Box::new(socket)), None)
+            }
+            Carrier::Pull => {
+                let mut socket = Pulling(PullSocket::new());
+                let attached = private.attach(&mut socket.0, carrier).await?;
+                (attached, None, Some(Box::new(socket)))
+            }
+            Carrier::Dealer => {
+                let mut socket = DealerSocket::new();
+                let attached = private.attach(&mut socket, carrier).await?;
+                let (sending, receiving) = socket.split();
+                (attached, Some(Box::new(sending)), Some(Box::new(receiving)))
+            }
+        };
+        let own = Arc::new(own);
         Ok(Self {
+            sending: sending.map(|socket| Held {
+                socket,
+                _own: own.clone(),
+            }),
+            receiving: receiving.map(|socket| Held {
+                socket,
+                _own: own.clone(),
+            }),
             own,
             rest,
-            sending,
-            receiving,
         })
     }
 }
@@ -258,7 +273,7 @@ async fn serve<M: Members>(
             End::Finished
         };
         let pumping = pump(member.clone(), sending);
-        let collecting = collect(receiving.as_deref_mut(), &source);
+        let collecting = collect(receiving.as_mut(), &source);
         let aside = future::or(member.dismissed(), future::or(parted, pumping));
         future::or(future::or(inward, outward), future::or(collecting, aside)).await
     };
@@ -270,8 +285,7 @@ async fn serve<M: Members>(
     let unread = source.expected() > 0 || !source.is_taken();
     let left = receiving.filter(|_| unread).map(|mut receiving| {
         let left: BoxFuture<'static, ()> = Box::pin(async move {
-            hand_over(&mut *receiving, &source).await;
-            drop(own);
+            hand_over(&mut receiving, &source).await;
         });
         left
     });
@@ -288,13 +302,15 @@ impl<M: Member> Drop for Joined<M> {
 }
 
 /// Gives messages to the crate socket, for ever.
-async fn pump(member: Arc<impl Member>, sending: Option<Box<dyn SocketSend + Send>>) -> End {
-    let Some(mut sending) = sending else {
+async fn pump(member: Arc<impl Member>, sending: Option<Held<dyn SocketSend + Send>>) -> End {
+    let Some(sending) = sending else {
         return future::pending().await;
     };
     // A task of its own: the crate's `send` must never be cancelled while its socket lives
     // on. This one is dropped together with the socket.
     let task = async_global_executor::spawn(async move {
+        // The whole value: a capture of its fields would drop them apart.
+        let mut sending = sending;
         let mut batch = Vec::new();
         loop {
             let more = member.work().listen();
@@ -307,7 +323,7 @@ async fn pump(member: Arc<impl Member>, sending: Option<Box<dyn SocketSend + Sen
                 let Ok(message) = ZmqMessage::try_from(message) else {
                     continue;
                 };
-                if let Err(error) = sending.send(message).await {
+                if let Err(error) = sending.socket.send(message).await {
                     return End::Inner(error.to_string());
                 }
             }
@@ -317,30 +333,46 @@ async fn pump(member: Arc<impl Member>, sending: Option<Box<dyn SocketSend + Sen
 }
 
 /// Moves what the crate socket receives to the inbox, for ever.
-async fn collect(
-    receiving: Option<&mut (dyn SocketRecv + Send + 'static)>,
-    source: &Source,
-) -> End {
+async fn collect(receiving: Option<&mut Held<dyn SocketRecv + Send>>, source: &Source) -> End {
     let Some(receiving) = receiving else {
         return future::pending().await;
     };
     loop {
-        match receiving.recv().await {
-            Ok(message) => source.deliver(message.into_vec()),
-            Err(error) => return End::Inner(error.to_string()),
+        if let Err(end) = deliver_next(receiving, source).await {
+            return end;
         }
     }
 }
 
-/// Hands over what a lost connection had passed on, and waits until the reader has taken it.
-async fn hand_over(receiving: &mut (dyn SocketRecv + Send), source: &Source) {
-    while source.expected() > 0 {
-        match receiving.recv().await {
-            Ok(message) => source.deliver(message.into_vec()),
-            Err(error) => {
-                log::debug!("inner socket: {error}");
+/// Waits for a message of the crate socket, and takes along those that are there as well.
+async fn deliver_next(
+    receiving: &mut Held<dyn SocketRecv + Send>,
+    source: &Source,
+) -> Result<(), End> {
+    let socket = &mut receiving.socket;
+    let failed = |error: ZmqError| End::Inner(error.to_string());
+    let mut messages = vec![socket.recv().await.map_err(failed)?.into_vec()];
+    let mut outcome = Ok(());
+    while messages.len() < DELIVER_MAX {
+        match future::poll_once(socket.recv()).await {
+            Some(Ok(message)) => messages.push(message.into_vec()),
+            Some(Err(error)) => {
+                outcome = Err(failed(error));
                 break;
             }
+            None => break,
+        }
+    }
+    source.deliver(&mut messages);
+    outcome
+}
+
+/// Hands over what a lost connection had passed on, and waits until the reader has taken it.
+async fn hand_over(receiving: &mut Held<dyn SocketRecv + Send>, source: &Source) {
+    while source.expected() > 0 {
+        if let Err(end) = deliver_next(receiving, source).await {
+            log::debug!("{end}");
+            break;
         }
     }
     source.taken().await;

@@ -10,13 +10,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
 
-use crate::message::detach;
+use crate::message::{detach, wire_bytes};
 use crate::{Closed, Message};
 
 /// What a connection of which nothing waits may pass on, however much waits of others.
 const EXPRESS_BYTES: usize = 16 << 10;
 /// What a waiting message costs beside its bytes.
 const MESSAGE_COST_BYTES: usize = 128;
+
+/// Messages that a reader takes at a time, when there are as many, and their bytes.
+const HAND_MESSAGES: usize = 64;
+const HAND_BYTES: usize = 256 << 10;
+
+/// Messages that a reader has taken and not yet looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Hand(VecDeque<(u64, Message)>);
 
 /// The received messages of all connections of a socket.
 #[derive(Debug)]
@@ -160,6 +168,24 @@ impl Inbox {
         }
     }
 
+    /// As [`take`](Self::take), for a reader that keeps a few messages in `hand`.
+    pub(crate) async fn take_by_hand(&self, hand: &mut Hand) -> Result<(u64, Message), Closed> {
+        loop {
+            if let Some(found) = hand.0.pop_front() {
+                return Ok(found);
+            }
+            let first = self.take().await?;
+            let mut bytes = wire_bytes(&first.1);
+            hand.0.push_back(first);
+            let mut state = self.lock();
+            while hand.0.len() < HAND_MESSAGES && bytes < HAND_BYTES {
+                let Some(more) = state.take() else { break };
+                bytes += wire_bytes(&more.1);
+                hand.0.push_back(more);
+            }
+        }
+    }
+
     /// Lets nothing more wait for the reader, and the reader for nothing more.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
@@ -190,16 +216,16 @@ impl Source {
         }
     }
 
-    /// Hands over an admitted message as the crate socket gives it.
-    pub(crate) fn deliver(&self, message: Message) {
-        let message = detach(message);
+    /// Hands over admitted messages, in the order in which the crate socket gave them.
+    pub(crate) fn deliver(&self, messages: &mut Vec<Message>) {
         let mut state = self.inbox.lock();
         let Some(held) = state.sources.get_mut(&self.id) else {
             return;
         };
-        held.expected = held.expected.saturating_sub(1);
-        held.messages.push_back(message);
-        if held.messages.len() == 1 {
+        let was_empty = held.messages.is_empty();
+        held.expected = held.expected.saturating_sub(messages.len());
+        held.messages.extend(messages.drain(..).map(detach));
+        if was_empty {
             state.ready.push_back(self.id);
         }
         drop(state);
@@ -280,6 +306,10 @@ mod tests {
         vec![Bytes::copy_from_slice(text.as_bytes())]
     }
 
+    fn deliver(source: &Source, text: &str) {
+        source.deliver(&mut vec![message(text)]);
+    }
+
     /// Polls once, with nothing to wake.
     fn is_ready(future: impl Future<Output = ()>) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
@@ -296,13 +326,29 @@ mod tests {
         let (busy, quiet) = (inbox.source(1), inbox.source(2));
         block_on(busy.admit(3, 9));
         for text in ["a", "b", "c"] {
-            busy.deliver(message(text));
+            deliver(&busy, text);
         }
         block_on(quiet.admit(1, 3));
-        quiet.deliver(message("q"));
+        deliver(&quiet, "q");
         let order = [(); 4].map(|()| take(&inbox).0);
         assert_eq!(order, [1, 2, 1, 1]);
         assert!(busy.is_taken() && quiet.is_taken());
+    }
+
+    #[test]
+    fn reader_takes_several_at_a_time_and_keeps_their_order() {
+        let inbox = Inbox::new(1 << 20);
+        let (busy, quiet) = (inbox.source(1), inbox.source(2));
+        block_on(busy.admit(3, 9));
+        busy.deliver(&mut ["a", "b", "c"].map(message).to_vec());
+        block_on(quiet.admit(1, 3));
+        deliver(&quiet, "q");
+        let mut hand = Hand::default();
+        let order: Vec<Message> = (0..4)
+            .map(|_| block_on(inbox.take_by_hand(&mut hand)).unwrap().1)
+            .collect();
+        assert_eq!(order, ["a", "q", "b", "c"].map(message));
+        assert!(hand.0.is_empty() && busy.is_taken() && quiet.is_taken());
     }
 
     #[test]
@@ -314,7 +360,7 @@ mod tests {
         assert!(!is_ready(hog.admit(1, 12_000)), "over the common room");
         assert!(is_ready(small.admit(1, 10)));
         assert!(!is_ready(small.admit(1, 12_000)), "has something waiting");
-        hog.deliver(message("large"));
+        deliver(&hog, "large");
         assert_eq!(take(&inbox).0, 1);
         assert!(is_ready(other.admit(1, 50_000)));
     }
@@ -329,12 +375,12 @@ mod tests {
         assert!(waits.as_mut().poll(&mut cx).is_pending());
         let mut behind = pin!(third.admit(1, 20_000));
         assert!(behind.as_mut().poll(&mut cx).is_pending());
-        first.deliver(message("x"));
+        deliver(&first, "x");
         take(&inbox);
         assert!(behind.as_mut().poll(&mut cx).is_pending(), "in turn");
         assert!(waits.as_mut().poll(&mut cx).is_ready());
         assert!(behind.as_mut().poll(&mut cx).is_pending(), "room is taken");
-        second.deliver(message("y"));
+        deliver(&second, "y");
         assert_eq!(take(&inbox).0, 2);
         assert!(behind.as_mut().poll(&mut cx).is_ready());
     }
@@ -355,7 +401,7 @@ mod tests {
         for id in 0..1_000 {
             let source = inbox.source(id);
             block_on(source.admit(1, 100_000));
-            source.deliver(message("m"));
+            deliver(&source, "m");
             if id % 2 == 0 {
                 take(&inbox);
             }

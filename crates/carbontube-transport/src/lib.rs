@@ -3,7 +3,8 @@
 //! This is the only crate that names `zeromq`, and no crate socket ever touches
 //! the network: the front door owns every TCP and ipc connection, checks what
 //! peers send before it is let in, and measures what is really written.
-//! Nothing that a peer sends can end or bloat the process.
+//! Nothing that a peer sends can end or bloat the process. Each connection has a crate
+//! socket to itself, see `connection.rs`.
 //!
 //! | socket | peers | full queue | lost connection |
 //! |---|---|---|---|

@@ -42,9 +42,9 @@ pub struct Options {
     /// still free, so that those who do not read leave room for those who do; single
     /// messages of peers that nothing waits for may take as much again.
     pub send_all_bytes_max: usize,
-    /// Messages that a [`Dealer`](crate::Dealer) keeps received and not yet asked for.
-    pub receive_hwm_messages: usize,
-    /// Bytes that a [`Dealer`](crate::Dealer) keeps received and not yet asked for.
+    /// Bytes of all connections of a socket together that were received and not yet asked
+    /// for, before peers have to wait. A larger message passes alone; a connection of which
+    /// nothing waits may always pass 16 KiB on.
     pub receive_hwm_bytes: usize,
 
     /// How long a peer may take for its whole handshake.
@@ -85,7 +85,6 @@ impl Options {
             send_hwm_messages: 10_000,
             send_hwm_bytes: 16 << 20,
             send_all_bytes_max: 32 << 20,
-            receive_hwm_messages: 1024,
             receive_hwm_bytes: 16 << 20,
             handshake_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),

@@ -15,6 +15,7 @@ use crate::door::splice::{End, Outgoing, Replies};
 use crate::door::wire::until;
 use crate::door::zmtp::Kind;
 use crate::door::{BoxFuture, Door};
+use crate::inbox::Hand;
 use crate::lane::Lane;
 use crate::message::wire_bytes;
 use crate::{Closed, CountersSnapshot, Endpoint, Message, OpenError, Options, RouteError};
@@ -33,6 +34,7 @@ impl std::fmt::Display for PeerId {
 pub struct Router {
     door: Door,
     post: Arc<Post>,
+    hand: Hand,
 }
 
 impl std::fmt::Debug for Router {
@@ -59,7 +61,11 @@ impl Router {
         });
         let backend = Arc::new(post.clone());
         let door = Door::open(&post.connections, backend, endpoints, None).await?;
-        Ok(Self { door, post })
+        Ok(Self {
+            door,
+            post,
+            hand: Hand::default(),
+        })
     }
 
     /// The bound addresses with their real ports, in the order given.
@@ -85,7 +91,8 @@ impl Router {
     /// # Errors
     /// When the socket is closed.
     pub async fn recv(&mut self) -> Result<(PeerId, Message), Closed> {
-        let (id, message) = self.post.connections.inbox.take().await?;
+        let inbox = &self.post.connections.inbox;
+        let (id, message) = inbox.take_by_hand(&mut self.hand).await?;
         Ok((PeerId(id), message))
     }
 

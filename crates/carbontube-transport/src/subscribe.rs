@@ -7,6 +7,7 @@ use carbontube_protocol::Address;
 use crate::connection::Connections;
 use crate::door::Door;
 use crate::door::zmtp::{self, Kind};
+use crate::inbox::Hand;
 use crate::{Closed, CountersSnapshot, Endpoint, Message, OpenError, Options};
 
 /// Receives published messages by topic from any number of publishers.
@@ -14,6 +15,7 @@ use crate::{Closed, CountersSnapshot, Endpoint, Message, OpenError, Options};
 pub struct Subscribe {
     door: Door,
     connections: Arc<Connections>,
+    hand: Hand,
 }
 
 impl Subscribe {
@@ -38,7 +40,11 @@ impl Subscribe {
         ));
         let backend = Arc::new(connections.clone());
         let door = Door::open(&connections, backend, endpoints, None).await?;
-        Ok(Self { door, connections })
+        Ok(Self {
+            door,
+            connections,
+            hand: Hand::default(),
+        })
     }
 
     /// The bound addresses with their real ports, in the order given.
@@ -56,7 +62,8 @@ impl Subscribe {
     /// # Errors
     /// When the socket is closed.
     pub async fn recv(&mut self) -> Result<Message, Closed> {
-        let (_, message) = self.connections.inbox.take().await?;
+        let inbox = &self.connections.inbox;
+        let (_, message) = inbox.take_by_hand(&mut self.hand).await?;
         Ok(message)
     }
 

@@ -1,9 +1,4 @@
 //! What one subscriber wants to hear.
-//!
-//! Our crate's PUB is not asked for this: it takes each subscription under a lock that blocks
-//! a thread of the executor, and waits for the same lock while it publishes, so that peers who
-//! subscribe again and again could stop every socket of the process. It knows one
-//! subscription of each connection, to everything, and what goes out is matched here.
 
 use std::collections::{BTreeMap, HashMap};
 
