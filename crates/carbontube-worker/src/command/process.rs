@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::CommandOptions;
 use crate::context::{JobContext, Stop};
+use crate::emergency::Listed;
 use crate::phase::Failure;
 use crate::shared::sleep;
 
@@ -24,7 +25,7 @@ const TERMINATED: i32 = 128 + 15;
 /// A process with a group of its own; what is left of the group is killed on drop.
 pub(super) struct Running {
     pub(super) child: Child,
-    group: Option<Pid>,
+    group: Option<Listed>,
     exited: bool,
 }
 
@@ -75,6 +76,7 @@ impl Running {
             )
         })?;
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let group = group.map(Listed::new);
         Ok(Running {
             child,
             group,
@@ -116,9 +118,9 @@ impl Running {
     }
 
     pub(super) fn signal_group(&self, signal: Signal) {
-        if let Some(group) = self.group {
+        if let Some(group) = &self.group {
             // It may have ended by itself meanwhile.
-            let _gone = kill_process_group(group, signal);
+            let _gone = kill_process_group(group.group(), signal);
         }
     }
 
