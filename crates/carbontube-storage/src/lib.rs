@@ -39,6 +39,7 @@ mod open;
 mod page;
 mod paged;
 mod portable;
+mod private;
 #[cfg(feature = "redis")]
 mod redis;
 mod sled;

@@ -394,9 +394,18 @@ fn client_failure(error: &carbontube_client::ClientError) -> Failure {
 
 /// Writes the addresses for whoever waits for them; never half a file.
 fn write_ready_file(path: &str, ready: &serde_json::Value) -> Outcome {
-    let partial = format!("{path}.part");
-    std::fs::write(&partial, format!("{ready}\n"))
+    use std::hash::{BuildHasher, RandomState};
+    use std::io::Write;
+
+    // Where others may write too, nobody can have put a link there before.
+    let random = RandomState::new().hash_one(std::process::id());
+    let partial = format!("{path}.{random:016x}.part");
+    std::fs::File::create_new(&partial)
+        .and_then(|mut file| file.write_all(format!("{ready}\n").as_bytes()))
         .and_then(|()| std::fs::rename(&partial, path))
+        .inspect_err(|_| {
+            let _ = std::fs::remove_file(&partial);
+        })
         .map_err(|error| {
             Failure::from_error(Exit::Failure, &error)
                 .context(format!("cannot write the ready file {path}"))
