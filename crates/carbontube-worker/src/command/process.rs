@@ -16,6 +16,12 @@ use crate::emergency::Listed;
 use crate::phase::Failure;
 use crate::shared::sleep;
 
+/// Variables of a manager in the same process that commands do not get.
+const SECRETS: [&str; 2] = [
+    "CARBONTUBE_REDIS_PASSWORD",
+    "CARBONTUBE_REDIS_PASSWORD_FILE",
+];
+
 /// The time between SIGTERM and SIGKILL.
 const TERMINATION: Duration = Duration::from_secs(2);
 
@@ -49,6 +55,10 @@ impl Running {
             .env("CARBONTUBE_PIPELINE", job.pipeline().as_str());
         // The worker's own trace, if it has one, is not the job's.
         command.env_remove("TRACEPARENT");
+        // Nor is the journal's password, which a bundle may have, for its commands.
+        for secret in SECRETS {
+            command.env_remove(secret);
+        }
         if tell_job {
             command
                 .env("CARBONTUBE_JOB_ID", job.job().to_string())
