@@ -4,6 +4,7 @@ Needs ffmpeg. Running it twice on the same video is safe: the encoded file appea
 under its name only when it is whole.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -42,7 +43,8 @@ def main() -> None:
     if not video.is_file():
         sys.exit(f"{video} is not a file")
     encoded = video.with_name(f"{video.stem}.encoded.mp4")
-    job = os.environ.get("CARBONTUBE_JOB_ID", "none").replace("/", "_")
+    # A job's id is whatever its client chose: never a part of a path as it is.
+    job = hashlib.sha256(os.environ.get("CARBONTUBE_JOB_ID", "none").encode()).hexdigest()[:32]
     partial = video.with_name(f".{video.stem}.{job}.partial")
     encode(video, partial)
     partial.replace(encoded)

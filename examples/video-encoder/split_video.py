@@ -5,6 +5,7 @@ Needs ffmpeg. Running it twice on the same video is safe: the folder of segments
 under its name only when it is whole.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,7 +19,8 @@ def main() -> None:
     instructions = json.load(sys.stdin)
     encoded = Path(instructions["encoded_path"])
     folder = encoded.with_name(encoded.name.removesuffix(".encoded.mp4") + ".segments")
-    job = os.environ.get("CARBONTUBE_JOB_ID", "none").replace("/", "_")
+    # A job's id is whatever its client chose: never a part of a path as it is.
+    job = hashlib.sha256(os.environ.get("CARBONTUBE_JOB_ID", "none").encode()).hexdigest()[:32]
     partial = folder.with_name(f".{folder.name}.{job}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

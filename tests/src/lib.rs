@@ -216,6 +216,18 @@ impl Process {
     /// As [`Process::start`], for another program with the same subcommands.
     #[track_caller]
     pub fn start_program<S: AsRef<OsStr>>(folder: &Path, program: &Path, arguments: &[S]) -> Self {
+        Self::start_with(folder, program, arguments, |_| {})
+    }
+
+    /// As [`Process::start_program`], with a command that is changed before it starts: its
+    /// environment, where its stderr goes.
+    #[track_caller]
+    pub fn start_with<S: AsRef<OsStr>>(
+        folder: &Path,
+        program: &Path,
+        arguments: &[S],
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let ready = folder.join(format!(".ready-{number}.json"));
@@ -227,6 +239,7 @@ impl Process {
             .arg(&ready)
             .stdout(file.try_clone().expect("a second handle of a file"))
             .stderr(file);
+        change(&mut command);
         let child = command.spawn().expect("the program can be started");
         note_group(child.id(), true);
         let name = format!("{command:?}");

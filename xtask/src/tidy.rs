@@ -4,6 +4,7 @@
 //! fail. Reading files and asking cargo happens here only.
 
 mod graph;
+mod supply;
 mod text;
 mod wire;
 
@@ -47,6 +48,7 @@ pub(crate) fn run(root: &Path, bless_wire: bool) -> Result<()> {
         problems.extend(text::check(&file.to_string_lossy(), &source));
     }
     problems.extend(graph::check(root)?);
+    problems.extend(supply::check(root)?);
     problems.extend(wire::check(root, &files)?);
     for problem in &problems {
         match problem.line {

@@ -21,6 +21,9 @@
 //! # }
 //! ```
 
+// Writing to stdout or stderr may fail, panic or wait for ever.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod client;
 mod conversation;
 mod core;

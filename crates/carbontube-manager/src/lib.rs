@@ -3,6 +3,9 @@
 //! [`core`] decides: it is pure, takes inputs and the time, and queues effects.
 //! The rest of the crate is the shell that acts: sockets, timers, the store's thread.
 
+// Writing to stdout or stderr may fail, panic or wait for ever.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod api;
 mod clock;
 mod codecs;

@@ -27,7 +27,7 @@ use crate::recent::Record;
 use crate::round::Round;
 use crate::stop::{Stopper, stop};
 use crate::tally::Tally;
-use crate::watchdog::{self, Beat};
+use crate::watchdog::{self, Beat, Watch};
 
 /// How long a manager waits for the lease of a former one that was killed: a shared store
 /// frees it a few seconds later.
@@ -52,7 +52,7 @@ pub struct Manager {
     ended: Receiver<Option<Box<Ended>>>,
     fatal: StdReceiver<RunError>,
     tasks: Vec<JoinHandle<()>>,
-    watchdog: JoinHandle<()>,
+    watchdog: Watch,
 }
 
 /// How the owner wants a manager to end.
@@ -191,10 +191,14 @@ impl Manager {
         };
         let place = store.place().to_owned();
         let keeper = Keeper::start(store, queue.clone(), fatal_sender.clone())?;
-        let watchdog = spawn(watchdog::watch(vec![
+        let watchdog = watchdog::watch(vec![
             ("core", beat.clone()),
             ("store", keeper.shared().beat.clone()),
-        ]));
+        ])
+        .map_err(|source| StartError::Thread {
+            name: "watch",
+            source,
+        })?;
         let sender = sockets.api.sender();
         let codecs = Arc::new(WorkerCodecs::default());
         let tasks = vec![
@@ -338,7 +342,7 @@ impl Manager {
         for task in self.tasks {
             task.await;
         }
-        self.watchdog.cancel().await;
+        drop(self.watchdog);
         self.fatal.try_recv().map_or(Ok(()), Err)
     }
 }

@@ -5,6 +5,9 @@
 //! fault with its question. With it, the answer is a switch of the thread, so that worlds
 //! on other threads are not touched.
 
+// Writing to stdout or stderr may fail, panic or wait for ever.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 /// A bug that can be switched on.
 ///
 /// What each one breaks stands beside it; which invariant finds it is the simulator's to

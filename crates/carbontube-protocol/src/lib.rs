@@ -4,6 +4,9 @@
 //! This crate never opens a socket, never reads a clock and has no async code.
 //! `docs/protocol.md` is its specification; comments cite its sections.
 
+// Writing to stdout or stderr may fail, panic or wait for ever.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod address;
 mod codec;
 mod error;

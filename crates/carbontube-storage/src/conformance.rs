@@ -49,6 +49,10 @@ pub type Factory<'a> = dyn FnMut() -> Box<dyn Place> + 'a;
 ///
 /// With the name of the case and what was wrong when the store does not do
 /// what a store must.
+#[allow(
+    clippy::print_stderr,
+    reason = "a test prints what it does when it fails"
+)]
 pub fn conformance(factory: &mut Factory<'_>) {
     for (name, case) in cases::CASES {
         eprintln!("conformance: {name}");

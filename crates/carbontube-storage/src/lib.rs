@@ -24,6 +24,9 @@
 //! A store of one's own implements [`Backend`], which has no rules of its own
 //! to enforce, and becomes a [`Store`] through [`PagedStore`].
 
+// Writing to stdout or stderr may fail, panic or wait for ever.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod error;
@@ -36,6 +39,7 @@ mod open;
 mod page;
 mod paged;
 mod portable;
+mod private;
 #[cfg(feature = "redis")]
 mod redis;
 mod sled;

@@ -12,7 +12,7 @@
 //!
 //! All numbers are big-endian. A page within the bounds that has no frame was lost.
 
-use std::fs::{self, File, OpenOptions as FileOptions};
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,7 @@ use crate::open::OpenMode;
 use crate::open::OpenOptions;
 use crate::page::{Bounds, FORMAT_VERSION, FRAME_MAGIC, Frame, Log, PAGE_BYTES_MAX, PageSeq};
 use crate::paged::{Backend, Batch, PagedStore};
+use crate::private;
 use crate::sled;
 use crate::uri::StoreUri;
 
@@ -167,7 +168,7 @@ fn occupied(place: &str) -> StoreError {
 }
 
 fn write_all(examined: &mut Examined, path: &Path) -> Result<(), StoreError> {
-    let file = FileOptions::new()
+    let file = private::options()
         .write(true)
         .create_new(true)
         .open(path)
@@ -587,7 +588,8 @@ fn failed<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreE
 
 fn partial_name(file: &Path) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".partial-{}", std::process::id()));
+    // In a folder that others may write to, nobody shall take the name before.
+    name.push(format!(".partial-{:016x}", fastrand::u64(..)));
     file.with_file_name(name)
 }
 

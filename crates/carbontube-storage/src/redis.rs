@@ -19,6 +19,7 @@
 //! Every call to the server has a deadline.
 
 mod link;
+mod password;
 mod scripts;
 
 use std::collections::BTreeSet;

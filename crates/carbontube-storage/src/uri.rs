@@ -1,4 +1,5 @@
-//! Storage URIs: `memory:`, `sled:PATH`, `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`.
+//! Storage URIs: `memory:`, `sled:PATH`,
+//! `redis://[USER:PASSWORD@]HOST[:PORT][/DB][?password_file=PATH]`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ pub struct RedisUri {
     pub user: Option<String>,
     /// Password. Never shown.
     pub password: Option<String>,
+    /// A file whose first line is the password; read when the server is connected to.
+    pub password_file: Option<PathBuf>,
 }
 
 impl fmt::Debug for RedisUri {
@@ -122,6 +125,13 @@ fn parse_redis(rest: &str) -> Result<RedisUri, String> {
             (decoded(user)?, decoded(password)?)
         }
     };
+    let (rest, password_file) = match rest.split_once('?') {
+        Some((rest, query)) => (rest, Some(password_file(query)?)),
+        None => (rest, None),
+    };
+    if password.is_some() && password_file.is_some() {
+        return Err("the password stands before the @ and in a file".to_owned());
+    }
     let (server, db) = match rest.split_once('/') {
         Some((server, "")) => (server, 0),
         Some((server, db)) => (
@@ -178,11 +188,21 @@ fn parse_redis(rest: &str) -> Result<RedisUri, String> {
         db,
         user,
         password,
+        password_file,
     })
 }
 
+/// The file in `password_file=PATH`.
+fn password_file(query: &str) -> Result<PathBuf, String> {
+    match query.strip_prefix("password_file=") {
+        Some("") => Err("the path after password_file= is missing".to_owned()),
+        Some(path) => percent_decode(path).map(PathBuf::from),
+        None => Err("after the ? comes password_file=PATH".to_owned()),
+    }
+}
+
 fn percent_decode(text: &str) -> Result<String, String> {
-    let wrong = || "a % in user or password is written %25".to_owned();
+    let wrong = || "a % in user, password or path is written %25".to_owned();
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -197,18 +217,29 @@ fn percent_decode(text: &str) -> Result<String, String> {
         let (high, low) = (digit().ok_or_else(wrong)?, digit().ok_or_else(wrong)?);
         bytes.push(high << 4 | low);
     }
-    String::from_utf8(bytes).map_err(|_| "user and password are UTF-8".to_owned())
+    String::from_utf8(bytes).map_err(|_| "user, password and path are UTF-8".to_owned())
 }
 
 fn without_password(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("//") else {
         return text.to_owned();
     };
-    let Some((login, server)) = rest.rsplit_once('@') else {
-        return text.to_owned();
+    let (login, server) = match rest.rsplit_once('@') {
+        Some((login, server)) => (Some(login), server),
+        None => (None, rest),
     };
-    let user = login.split_once(':').map_or("", |(user, _)| user);
-    format!("{scheme}//{user}:***@{server}")
+    // A query that we do not know may be a password as well.
+    let server = match server.split_once('?') {
+        Some((server, query)) if !query.starts_with("password_file=") => format!("{server}?***"),
+        _ => server.to_owned(),
+    };
+    match login {
+        None => format!("{scheme}//{server}"),
+        Some(login) => {
+            let user = login.split_once(':').map_or("", |(user, _)| user);
+            format!("{scheme}//{user}:***@{server}")
+        }
+    }
 }
 
 #[cfg(test)]
@@ -244,6 +275,13 @@ mod tests {
         assert_eq!(full.user.as_deref(), Some("tina"));
         assert_eq!(full.password.as_deref(), Some("s@:cret"));
         assert_eq!(redis("redis://:pw@h").password.as_deref(), Some("pw"));
+        let of_file = redis("redis://tina:@h/3?password_file=/run/a%40b");
+        assert_eq!((of_file.user.as_deref(), of_file.db), (Some("tina"), 3));
+        assert_eq!(of_file.password, None);
+        assert_eq!(of_file.password_file, Some(PathBuf::from("/run/a@b")));
+        let of_file = redis("redis://h?password_file=p");
+        assert_eq!(of_file.password_file, Some(PathBuf::from("p")));
+        assert_eq!(redis("redis://:p?w@h").password.as_deref(), Some("p?w"));
     }
 
     #[test]
@@ -266,6 +304,10 @@ mod tests {
             ("redis://::1", "[ ]"),
             ("redis://tina@h", "USER:PASSWORD"),
             ("redis://:%zz@h", "%25"),
+            ("redis://h?password_file=%zz", "%25"),
+            ("redis://h?password_file=", "is missing"),
+            ("redis://h?password=x", "password_file=PATH"),
+            ("redis://:x@h?password_file=p", "and in a file"),
         ] {
             let error = text.parse::<StoreUri>().expect_err(text).to_string();
             assert!(error.contains(reason), "{text}: {error}");
@@ -278,7 +320,14 @@ mod tests {
         for shown in [format!("{right}"), format!("{right:?}")] {
             assert!(!shown.contains("secret"), "{shown}");
         }
-        let wrong = "redis://tina:secret@h:x".parse::<StoreUri>().unwrap_err();
-        assert!(!format!("{wrong} {wrong:?}").contains("secret"), "{wrong}");
+        for wrong in [
+            "redis://tina:secret@h:x",
+            "redis://tina:?secret@h:x",
+            "redis://tina:secret?@h:x",
+            "redis://h?password=secret",
+        ] {
+            let wrong = wrong.parse::<StoreUri>().unwrap_err();
+            assert!(!format!("{wrong} {wrong:?}").contains("secret"), "{wrong}");
+        }
     }
 }

@@ -16,6 +16,9 @@
 //! | [`Router`] | many | peer disconnected and counted | `Gone` |
 //! | [`Dealer`] | one, dialled | `Full`, or wait | dialled again under a fresh identity |
 
+// Writing to stdout or stderr may fail, panic or wait for ever.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod backlog;
 mod connection;
 mod counters;
@@ -39,6 +42,7 @@ mod runtime;
 mod subscribe;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod watchdog;
 
 pub use carbontube_protocol::{Address, AddressError, Host};
 pub use counters::CountersSnapshot;
@@ -59,3 +63,4 @@ pub use push::Push;
 pub use router::{PeerId, Router, RouterSender};
 pub use runtime::init_runtime;
 pub use subscribe::Subscribe;
+pub use watchdog::{ExecutorProbe, Watchdog};

@@ -6,6 +6,9 @@
 //! what it was last sent, so a slow one costs nothing but a late picture.
 //! This crate decides nothing about jobs and keeps nothing on disk.
 
+// Writing to stdout or stderr may fail, panic or wait for ever.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod access;
 mod api;
 mod assets;

@@ -50,10 +50,14 @@
 //! # fn main() { async_std::task::block_on(work()).unwrap(); }
 //! ```
 
+// Writing to stdout or stderr may fail, panic or wait for ever.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod blocking;
 mod clock;
 mod command;
 mod context;
+mod emergency;
 mod events;
 mod options;
 mod panics;
@@ -71,6 +75,7 @@ mod worker;
 pub use carbontube_protocol::message::{FailureKind, LogLevel};
 pub use command::{CommandMode, CommandOptions, CommandPhase};
 pub use context::JobContext;
+pub use emergency::{is_phase_on_executor, kill_commands};
 pub use options::{StartError, WorkerOptions};
 pub use phase::{AnyPhase, BlockingPhase, Phase, PhaseError};
 pub use worker::{Worker, WorkerCounters, WorkerHandle};

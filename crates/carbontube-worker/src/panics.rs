@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use carbontube_protocol::message::FailureKind;
 
 use crate::context::JobContext;
+use crate::emergency::OnExecutor;
 use crate::phase::{Ended, Executing, Failure};
 
 thread_local! {
@@ -90,6 +91,7 @@ impl Future for Caught<'_> {
         let Some(inner) = self.inner.as_mut() else {
             return Poll::Pending;
         };
+        let _mark = OnExecutor::mark();
         match caught(job, || inner.as_mut().poll(context)) {
             Ok(poll) => poll,
             Err(failure) => Poll::Ready(Err(failure)),

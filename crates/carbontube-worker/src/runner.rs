@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_lite::future;
 
 use crate::context::{JobContext, Stop};
+use crate::emergency::OnExecutor;
 use crate::panics::Caught;
 use crate::phase::{AnyPhase, Ended, Erased};
 use crate::shared::{Shared, stopped_failure};
@@ -41,7 +42,10 @@ async fn execute(phase: &AnyPhase, job: &JobContext, instructions: &bytes::Bytes
     match &phase.0 {
         Erased::Async(phase) => {
             let work = async {
-                let begun = crate::panics::caught(job, || phase.execute(job, instructions))?;
+                let begun = {
+                    let _mark = OnExecutor::mark();
+                    crate::panics::caught(job, || phase.execute(job, instructions))?
+                };
                 Caught::new(job, begun).await
             };
             // The phase is polled first: one that never waits costs no listener.

@@ -23,6 +23,8 @@ pub(crate) enum Exit {
     Timeout,
     /// The journal is damaged, in use, or cannot be opened.
     Journal,
+    /// All threads of the executor hung, so it ended itself.
+    Hung,
     /// A second signal ended it before it was done.
     Interrupted,
 }
@@ -30,7 +32,7 @@ pub(crate) enum Exit {
 impl Exit {
     /// Every code with what it means, as `--help` and the documentation must have them.
     #[cfg(test)]
-    pub(crate) const ALL: [(Exit, &'static str); 10] = [
+    pub(crate) const ALL: [(Exit, &'static str); 11] = [
         (Exit::Success, "done"),
         (Exit::Failure, "failed in another way"),
         (Exit::Usage, "the command line is not right"),
@@ -56,6 +58,10 @@ impl Exit {
             "the journal is damaged, in use or cannot be opened",
         ),
         (
+            Exit::Hung,
+            "it hung and ended itself, so that it can be started again",
+        ),
+        (
             Exit::Interrupted,
             "a second signal ended it before it was done",
         ),
@@ -72,6 +78,7 @@ impl Exit {
             Exit::JobFailed => 6,
             Exit::Timeout => 7,
             Exit::Journal => 8,
+            Exit::Hung => 9,
             Exit::Interrupted => 130,
         }
     }

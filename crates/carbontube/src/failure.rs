@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::Write;
 
 use crate::exit::Exit;
 
@@ -71,11 +70,10 @@ impl Failure {
         self.exit
     }
 
-    /// Writes it to stderr. Whoever closed stderr does not want to know.
+    /// Writes it to stderr.
     pub(crate) fn report(&self) {
         let style = crate::cli::Style::stderr();
-        let text = self.render(&style);
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        crate::cli::say::write(self.render(&style).into_bytes());
     }
 
     pub(crate) fn render(&self, style: &crate::cli::Style) -> String {

@@ -243,7 +243,11 @@ impl Reader<'_> {
                         format!("sled:{}", path.display())
                     }
                     // The password stands only in the text as it was written.
-                    StoreUri::Memory | StoreUri::Redis(_) => uri.to_owned(),
+                    StoreUri::Redis(server) => match &server.password_file {
+                        Some(file) => with_password_file(uri, &self.dir.join(file)),
+                        None => uri.to_owned(),
+                    },
+                    StoreUri::Memory => uri.to_owned(),
                 })
             }
         };
@@ -409,6 +413,21 @@ impl Reader<'_> {
             format!("{key} is {wanted}, not {}", kind(found)),
         )
     }
+}
+
+/// The URI with another path to its password file.
+fn with_password_file(uri: &str, file: &Path) -> String {
+    let before = uri.rsplit_once('?').map_or(uri, |(before, _)| before);
+    let mut path = String::new();
+    for c in file.display().to_string().chars() {
+        match c {
+            '%' => path.push_str("%25"),
+            '@' => path.push_str("%40"),
+            '?' => path.push_str("%3f"),
+            c => path.push(c),
+        }
+    }
+    format!("{before}?password_file={path}")
 }
 
 fn kind(value: &DeValue<'_>) -> &'static str {

@@ -34,6 +34,9 @@
 //! }
 //! ```
 
+// Writing to stdout or stderr may fail, panic or wait for ever.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod catalogue;
 mod cli;
 mod duration;

@@ -91,7 +91,7 @@ impl BlockingPhase for Compress {
         let compressed = self.folder.join(format!("{}.lz4", file.sha256));
         // Two parts with the same content may be compressed at once: each writes a file
         // of its own, and renaming replaces one whole file by an equal one.
-        let unfinished = self.folder.join(format!("{id}.unfinished"));
+        let unfinished = self.folder.join(unfinished_name(&id));
         let mut output = File::create(&unfinished)?;
         output.write_all(&lz4_flex::compress_prepend_size(&bytes))?;
         drop(output);
@@ -99,6 +99,12 @@ impl BlockingPhase for Compress {
         self.ledger.note("ended", &id)?;
         Ok(Compressed { compressed })
     }
+}
+
+/// The name of a job's unfinished file. Its id is whatever its client chose, `../../x`
+/// say: never a part of a path as it is.
+fn unfinished_name(id: &str) -> String {
+    format!("{}.unfinished", hex(id.as_bytes()))
 }
 
 /// Appends a part to the manifest.
@@ -136,5 +142,20 @@ impl BlockingPhase for Catalogue {
         })?;
         self.ledger.note("ended", &id)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unfinished_file_stays_in_its_folder_whatever_the_id() {
+        for id in ["../../x", "/etc/x", "..", "a/b", "a_b", &"x".repeat(128)] {
+            let name = unfinished_name(id);
+            assert_eq!(Path::new(&name).file_name(), Some(name.as_ref()), "{id}");
+            assert!(name.len() < 255, "{id}");
+        }
+        assert_ne!(unfinished_name("a/b"), unfinished_name("a_b"));
     }
 }

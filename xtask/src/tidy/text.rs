@@ -36,6 +36,9 @@ pub(super) fn check(path: &str, source: &str) -> Vec<Problem> {
         problems.extend(name(path));
         problems.extend(marks(path, source));
     }
+    if path.starts_with("crates/") && path.ends_with("/src/lib.rs") {
+        problems.extend(prints(path, source));
+    }
     if is_rust {
         problems.extend(purpose(path, source));
         problems.extend(length(path, source));
@@ -51,6 +54,15 @@ fn purpose(path: &str, source: &str) -> Option<Problem> {
     let first = source.lines().find(|line| !line.trim().is_empty());
     let says = first.is_some_and(|line| line.starts_with("//!") && line.len() > 8);
     (!says).then(|| Problem::new(path, Some(1), "does not start with //! and its purpose"))
+}
+
+/// What a library prints may fail, panic or wait for ever, in a process that must go on.
+fn prints(path: &str, source: &str) -> Option<Problem> {
+    let denied = source.contains("#![deny(clippy::print_stdout, clippy::print_stderr)]");
+    (!denied).then(|| {
+        let text = "has no #![deny(clippy::print_stdout, clippy::print_stderr)]";
+        Problem::new(path, Some(1), text)
+    })
 }
 
 fn length(path: &str, source: &str) -> Option<Problem> {
@@ -161,7 +173,16 @@ mod tests {
     #[test]
     fn good_file_has_no_problem() {
         let source = "//! Counts sheep.\n\npub fn sheep() {}\n";
-        assert_eq!(texts("crates/sheep/src/lib.rs", source), [""; 0]);
+        assert_eq!(texts("crates/sheep/src/sheep.rs", source), [""; 0]);
+    }
+
+    #[test]
+    fn library_that_may_print_is_found() {
+        let source = "//! Counts sheep.\n";
+        assert_eq!(texts("crates/sheep/src/lib.rs", source).len(), 1);
+        let denied = "#![deny(clippy::print_stdout, clippy::print_stderr)]";
+        let source = format!("{source}{denied}\n");
+        assert_eq!(texts("crates/sheep/src/lib.rs", &source), [""; 0]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::{Client, Cmd, Connection, FromRedisValue, IntoConnectionInfo, RedisConnectionInfo};
 
+use super::password::password;
 use super::{Keys, scripts};
 use crate::error::{Damage, StoreError};
 use crate::page::{Log, PageSeq};
@@ -104,7 +105,8 @@ impl Durability {
 
 impl Link {
     pub(super) fn connect(server: &RedisUri, place: &str) -> Result<Link, StoreError> {
-        let connected = connect(server).map_err(|error| failure(place, &error))?;
+        let password = password(server)?;
+        let connected = connect(server, password).map_err(|error| failure(place, &error))?;
         Ok(Link {
             connection: connected,
             place: place.to_owned(),
@@ -283,14 +285,14 @@ impl Link {
     }
 }
 
-fn connect(server: &RedisUri) -> redis::RedisResult<Connection> {
+fn connect(server: &RedisUri, password: Option<String>) -> redis::RedisResult<Connection> {
     let mut settings = RedisConnectionInfo::default()
         .set_db(i64::from(server.db))
         .set_skip_set_lib_name();
     if let Some(user) = &server.user {
         settings = settings.set_username(user);
     }
-    if let Some(password) = &server.password {
+    if let Some(password) = password {
         settings = settings.set_password(password);
     }
     let info = (server.host.as_str(), server.port).into_connection_info()?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder::{Folder, io as io_error, is_full};
 use crate::error::StoreError;
+use crate::private;
 
 /// A copy of a database, removed when dropped.
 #[derive(Debug)]
@@ -24,27 +25,33 @@ impl Copy {
     pub(crate) fn of(folder: &Folder) -> Result<Copy, StoreError> {
         let database = folder.database();
         let inside = folder.path().join(NAME);
-        match Copy::into(&database, inside.clone()) {
+        match Copy::inside(&inside, &database) {
             Err(error) if elsewhere_may_do(&error) => {
                 let temporary = std::env::temp_dir();
-                let name = format!("carbontube-{NAME}-{}", std::process::id());
-                Copy::into(&database, temporary.join(name)).map_err(io_error(
-                    folder.place(),
-                    "copy the journal into",
-                    &temporary,
-                ))
+                private::create_folder_in(&temporary, &format!("carbontube-{NAME}"))
+                    .and_then(|path| Copy::into(path, &database))
+                    .map_err(io_error(
+                        folder.place(),
+                        "copy the journal into",
+                        &temporary,
+                    ))
             }
             other => other.map_err(io_error(folder.place(), "copy the journal into", &inside)),
         }
     }
 
-    fn into(database: &Path, path: PathBuf) -> io::Result<Copy> {
+    fn inside(path: &Path, database: &Path) -> io::Result<Copy> {
         // We hold the journal, so whatever is there was left by a process long gone.
-        match fs::remove_dir_all(&path) {
+        match fs::remove_dir_all(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        fs::create_dir(&path)?;
+        private::create_folder(path)?;
+        Copy::into(path.to_owned(), database)
+    }
+
+    /// Fills a folder that was just made.
+    fn into(path: PathBuf, database: &Path) -> io::Result<Copy> {
         let copy = Copy { path };
         for entry in fs::read_dir(database)? {
             let entry = entry?;

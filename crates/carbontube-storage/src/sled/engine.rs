@@ -13,6 +13,7 @@ use crate::error::{Damage, StoreError};
 use crate::head::Head;
 use crate::page::{Log, PageSeq};
 use crate::paged::{Backend, Batch, PagedStore, VisitFrame, verify, with_sources};
+use crate::private;
 
 /// A node over a quarter of this goes to a file that is never synced; 8 MiB
 /// keep every node of pages well below that. It is stored in the database
@@ -85,7 +86,14 @@ pub(crate) fn create(
     let folder = Folder::begin(path, &marker)?;
     let witness = Witness::create(&folder, identity)?;
     let database = folder.database();
-    fs::create_dir(&database).map_err(io_error(folder.place(), "make the folder", &database))?;
+    private::create_folder(&database).map_err(io_error(
+        folder.place(),
+        "make the folder",
+        &database,
+    ))?;
+    // sled would make its data file for everybody; one that is there and empty it takes.
+    let data = database.join("db");
+    private::create(&data).map_err(io_error(folder.place(), "make", &data))?;
     let open = Database::open(&folder)?;
     open.pad(&folder)?;
     let store = fill(Sled {

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Damage, StoreError};
 use crate::page::FORMAT_VERSION;
+use crate::private;
 
 const MARKER: &str = "carbontube-journal";
 const CREATING: &str = "creating";
@@ -114,6 +115,7 @@ impl Folder {
             lock,
         };
         folder.sign()?;
+        folder.close_to_others();
         Ok(Some((folder, marker)))
     }
 
@@ -148,8 +150,9 @@ impl Folder {
             unsynced: AtomicBool::new(false),
         };
         folder.sign()?;
+        folder.close_to_others();
         let creating = path.join(CREATING);
-        let mut file = File::create(&creating).map_err(io(&folder.place, "write", &creating))?;
+        let mut file = private::create(&creating).map_err(io(&folder.place, "write", &creating))?;
         file.write_all(marker.text().as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(io(&folder.place, "write", &creating))?;
@@ -191,7 +194,7 @@ impl Folder {
     pub(crate) fn mark_unsynced(&self) {
         self.unsynced.store(true, Ordering::Relaxed);
         let mark = self.path.join(UNSYNCED);
-        if let Err(error) = File::create(&mark) {
+        if let Err(error) = private::create(&mark) {
             log::warn!("cannot make {}: {error}", mark.display());
         }
     }
@@ -203,6 +206,23 @@ impl Folder {
     pub(crate) fn unmark_unsynced(&self) -> Result<(), StoreError> {
         self.unsynced.store(false, Ordering::Relaxed);
         remove_if_there(&self.path.join(UNSYNCED), |path| fs::remove_file(path))
+    }
+
+    /// Takes from others what they may do here: the folder may have been made by hand, or
+    /// by a version that did not mind.
+    fn close_to_others(&self) {
+        match private::close(&self.path) {
+            Ok(None) => {}
+            Ok(Some(mode)) => log::warn!(
+                "the journal at {} was open to other users (mode {mode:03o}); now it is not",
+                self.place
+            ),
+            // It may belong to somebody else, who lets us use it.
+            Err(error) => log::warn!(
+                "cannot close the journal at {} to other users: {error}",
+                self.place
+            ),
+        }
     }
 
     /// Leaves our process id for whoever finds the folder locked.
@@ -277,7 +297,7 @@ fn look(path: &Path, place: &str) -> Result<Found, StoreError> {
 
 fn lock(path: &Path, place: &str) -> Result<File, StoreError> {
     let lock = path.join(LOCK);
-    let mut file = OpenOptions::new()
+    let mut file = private::options()
         .read(true)
         .write(true)
         .create(true)
@@ -318,7 +338,7 @@ fn make_folders(path: &Path) -> Result<(), StoreError> {
         }
     }
     for folder in missing.into_iter().rev() {
-        match fs::create_dir(folder) {
+        match private::create_folder(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(io(&place, "make the folder", folder)(error));
             }
@@ -420,7 +440,7 @@ const WITNESS_BYTES: usize = 36;
 impl Witness {
     pub(crate) fn create(folder: &Folder, identity: [u8; 16]) -> Result<Witness, StoreError> {
         let path = folder.witness();
-        let file = OpenOptions::new()
+        let file = private::options()
             .read(true)
             .write(true)
             .create_new(true)

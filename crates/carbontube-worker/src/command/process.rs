@@ -12,8 +12,15 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::CommandOptions;
 use crate::context::{JobContext, Stop};
+use crate::emergency::Listed;
 use crate::phase::Failure;
 use crate::shared::sleep;
+
+/// Variables of a manager in the same process that commands do not get.
+const SECRETS: [&str; 2] = [
+    "CARBONTUBE_REDIS_PASSWORD",
+    "CARBONTUBE_REDIS_PASSWORD_FILE",
+];
 
 /// The time between SIGTERM and SIGKILL.
 const TERMINATION: Duration = Duration::from_secs(2);
@@ -24,7 +31,7 @@ const TERMINATED: i32 = 128 + 15;
 /// A process with a group of its own; what is left of the group is killed on drop.
 pub(super) struct Running {
     pub(super) child: Child,
-    group: Option<Pid>,
+    group: Option<Listed>,
     exited: bool,
 }
 
@@ -48,6 +55,10 @@ impl Running {
             .env("CARBONTUBE_PIPELINE", job.pipeline().as_str());
         // The worker's own trace, if it has one, is not the job's.
         command.env_remove("TRACEPARENT");
+        // Nor is the journal's password, which a bundle may have, for its commands.
+        for secret in SECRETS {
+            command.env_remove(secret);
+        }
         if tell_job {
             command
                 .env("CARBONTUBE_JOB_ID", job.job().to_string())
@@ -75,6 +86,7 @@ impl Running {
             )
         })?;
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let group = group.map(Listed::new);
         Ok(Running {
             child,
             group,
@@ -116,9 +128,9 @@ impl Running {
     }
 
     pub(super) fn signal_group(&self, signal: Signal) {
-        if let Some(group) = self.group {
+        if let Some(group) = &self.group {
             // It may have ended by itself meanwhile.
-            let _gone = kill_process_group(group, signal);
+            let _gone = kill_process_group(group.group(), signal);
         }
     }
 

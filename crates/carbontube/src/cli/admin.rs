@@ -141,12 +141,12 @@ pub(crate) fn jobs(arguments: JobsArguments) -> Outcome<Exit> {
             return Ok(Exit::Success);
         }
         if shown == 0 {
-            eprintln!("no such jobs");
+            super::say::say("no such jobs");
             return Ok(Exit::Success);
         }
         print(&text(&rows))?;
         if after.is_some() {
-            eprintln!("{}", style.faint("there are more; --limit shows more"));
+            super::say::say(style.faint("there are more; --limit shows more"));
         }
         Ok(Exit::Success)
     })
@@ -243,7 +243,7 @@ pub(crate) fn workers(arguments: WorkersArguments) -> Outcome<Exit> {
             return Ok(Exit::Success);
         }
         if workers.is_empty() {
-            eprintln!("no workers");
+            super::say::say("no workers");
             return Ok(Exit::Success);
         }
         let headings = [

@@ -59,6 +59,7 @@ fn traceparent(text: &str) -> Result<String, String> {
   6    a job that was waited for failed or was cancelled
   7    nobody answered in time
   8    the journal is damaged, in use or cannot be opened
+  9    it hung and ended itself, so that it can be started again
   130  a second signal ended it before it was done")]
 pub(crate) struct Arguments {
     #[argh(subcommand)]

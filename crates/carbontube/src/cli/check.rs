@@ -4,6 +4,7 @@ use carbontube_worker::CommandPhase;
 use serde_json::json;
 
 use super::arguments::CheckArguments;
+use super::say::say;
 use super::{Source, print, print_json};
 use crate::catalogue::Work;
 use crate::duration::format_duration;
@@ -33,7 +34,10 @@ pub(crate) fn check(arguments: CheckArguments, source: Source) -> Outcome<Exit> 
         })
     });
     for phase in unused {
-        eprintln!("note: no pipeline has phase {}", phase.definition.job_type);
+        say(format_args!(
+            "note: no pipeline has phase {}",
+            phase.definition.job_type
+        ));
     }
     if arguments.json {
         let pipelines: Vec<_> = catalogue

@@ -8,7 +8,8 @@ use futures_lite::future;
 use serde_json::json;
 
 use super::arguments::{ForwarderArguments, StreamerArguments};
-use super::signals::{Interrupted, on_signals};
+use super::say::say;
+use super::signals::{Interrupted, end, on_signals};
 use super::{block_on, write_ready_file};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -68,7 +69,7 @@ fn stop_signal(what: &'static str) -> Outcome<(async_channel::Receiver<()>, Inte
         move || {
             sender.close();
         },
-        || std::process::exit(i32::from(Exit::Interrupted.code())),
+        || end(Exit::Interrupted),
     )?;
     Ok((receiver, interrupted))
 }
@@ -92,7 +93,7 @@ pub(crate) fn streamer(arguments: StreamerArguments) -> Outcome<Exit> {
             .map_err(|error| open_failure(&error))?;
         let (stop, interrupted) = stop_signal("what is inside is passed on")?;
         let (pull, push) = device.local_addresses();
-        say("streamer", [("pull", &pull), ("push", &push)]);
+        say_sides("streamer", [("pull", &pull), ("push", &push)]);
         if let Some(path) = &arguments.ready_file {
             write_ready_file(path, &json!({ "pull": pull, "push": push }))?;
         }
@@ -133,7 +134,7 @@ pub(crate) fn forwarder(arguments: ForwarderArguments) -> Outcome<Exit> {
             .map_err(|error| open_failure(&error))?;
         let (stop, interrupted) = stop_signal("what is inside is passed on")?;
         let (subscriber, publisher) = device.local_addresses();
-        say(
+        say_sides(
             "forwarder",
             [("subscriber", &subscriber), ("publisher", &publisher)],
         );
@@ -153,11 +154,11 @@ pub(crate) fn forwarder(arguments: ForwarderArguments) -> Outcome<Exit> {
     })
 }
 
-fn say(name: &str, sides: [(&str, &Vec<Address>); 2]) {
-    eprintln!("{name}");
+fn say_sides(name: &str, sides: [(&str, &Vec<Address>); 2]) {
+    say(name);
     for (side, addresses) in sides {
         for address in addresses {
-            eprintln!("  {side:<12}{address}");
+            say(format_args!("  {side:<12}{address}"));
         }
     }
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::arguments::EnqueueArguments;
+use super::say::say;
 use super::style::harmless;
 use super::{Style, block_on, client_failure, print, print_json};
 use crate::duration::parse_option_duration;
@@ -112,7 +113,7 @@ async fn enqueue_one(
         }
     })?;
     if arguments.wait {
-        eprintln!("{} {}", status(&receipt), receipt.id());
+        say(format_args!("{} {}", status(&receipt), receipt.id()));
         let ended = client
             .wait(pipeline, receipt.id(), arguments.timeout)
             .await
@@ -137,11 +138,11 @@ async fn enqueue_one(
 }
 
 fn say_unconfirmed(address: &str) {
-    eprintln!(
+    say(format_args!(
         "{} {address} is a pull address: handed over, not confirmed",
         Style::stderr().odd("note:")
-    );
-    eprintln!("hint: the manager's api address (by default port 5051) confirms");
+    ));
+    say("hint: the manager's api address (by default port 5051) confirms");
 }
 
 fn status(receipt: &Receipt) -> &'static str {
@@ -189,7 +190,7 @@ fn tell_ended(ended: &EndedJob, json: bool) -> Outcome<Exit> {
             if !json {
                 match result_json(ended) {
                     Some(result) => print(&format!("{result}\n"))?,
-                    None => eprintln!("the result was too large to be kept"),
+                    None => say("the result was too large to be kept"),
                 }
             }
             Ok(Exit::Success)
@@ -202,14 +203,14 @@ fn tell_ended(ended: &EndedJob, json: bool) -> Outcome<Exit> {
             } else {
                 &error.message
             };
-            eprintln!(
+            say(format_args!(
                 "{} job {} {state}: {}",
                 style.bad("error:"),
                 ended.id,
                 harmless(message)
-            );
+            ));
             for line in error.detail.lines() {
-                eprintln!("  {}", style.faint(harmless(line)));
+                say(format_args!("  {}", style.faint(harmless(line))));
             }
             Ok(Exit::JobFailed)
         }
@@ -297,7 +298,10 @@ impl Sending<'_> {
                     self.counts.rejected += 1;
                     let name = &self.name;
                     self.bar.suspend(|| {
-                        eprintln!("error: {name}:{line}: {} ({code})", harmless(message));
+                        say(format_args!(
+                            "error: {name}:{line}: {} ({code})",
+                            harmless(message)
+                        ));
                     });
                 }
             }
@@ -438,7 +442,7 @@ fn say_counts(counts: &Counts) {
             parts.push(format!("{count} {what}"));
         }
     }
-    eprintln!("{}", parts.join(", "));
+    say(parts.join(", "));
 }
 
 /// Prints one JSON line for each job as it ends.

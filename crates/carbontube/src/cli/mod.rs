@@ -5,7 +5,9 @@ mod arguments;
 mod check;
 mod device;
 mod enqueue;
+mod hang;
 mod journal;
+pub(crate) mod say;
 mod serve;
 mod signals;
 mod split;
@@ -31,6 +33,7 @@ use arguments::{Arguments, Command, JournalCommand, MARK, VersionArguments};
 
 /// Runs the `carbontube` binary's command line: pipelines come from files.
 pub fn run_files() -> ExitCode {
+    say::tell_panics();
     execute(None)
 }
 
@@ -58,6 +61,7 @@ impl Source {
 }
 
 fn execute(pipelines: Option<Vec<Pipeline>>) -> ExitCode {
+    let _flush = say::FlushAtEnd;
     let outcome = read_arguments().and_then(|arguments| {
         let source = match pipelines {
             None => Source::Files,
@@ -232,13 +236,26 @@ fn unparsed(output: &str) -> Option<(&str, &str)> {
     Some((option, value))
 }
 
+/// Whether the command serves until it is told to end.
+fn serves(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Pipeline(_)
+            | Command::Phase(_)
+            | Command::Bundle(_)
+            | Command::Streamer(_)
+            | Command::Forwarder(_)
+            | Command::Web(_)
+    )
+}
+
 fn dispatch(command: Box<Command>, source: Source) -> Outcome<Exit> {
-    let default_level = match *command {
-        Command::Pipeline(_) | Command::Phase(_) | Command::Bundle(_) => "info",
-        Command::Streamer(_) | Command::Forwarder(_) | Command::Web(_) => "info",
-        _ => "warn",
-    };
-    start_log(default_level);
+    let serves = serves(&command);
+    if serves {
+        say::serve();
+    }
+    start_log(if serves { "info" } else { "warn" });
+    let _watchdog = if serves { hang::watch()? } else { None };
     match *command {
         Command::Pipeline(arguments) => serve::pipeline(arguments, source),
         Command::Phase(arguments) => serve::phase(arguments, source),
@@ -275,8 +292,13 @@ fn start_log(default_level: &str) {
         "CARBONTUBE_LOG",
         format!("warn,zeromq=error,carbontube={default_level},carbontube_manager={default_level},carbontube_web={default_level}"),
     );
+    let mut logger = env_logger::Builder::from_env(environment);
+    logger.target(env_logger::Target::Pipe(Box::new(say::LogLines)));
+    if Style::stderr().is_coloured() {
+        logger.write_style(env_logger::WriteStyle::Always);
+    }
     // Fails only when a program that embeds this has a logger already: fine.
-    let _ = env_logger::Builder::from_env(environment).try_init();
+    let _ = logger.try_init();
 }
 
 fn version(arguments: VersionArguments) -> Outcome<Exit> {
@@ -372,9 +394,18 @@ fn client_failure(error: &carbontube_client::ClientError) -> Failure {
 
 /// Writes the addresses for whoever waits for them; never half a file.
 fn write_ready_file(path: &str, ready: &serde_json::Value) -> Outcome {
-    let partial = format!("{path}.part");
-    std::fs::write(&partial, format!("{ready}\n"))
+    use std::hash::{BuildHasher, RandomState};
+    use std::io::Write;
+
+    // Where others may write too, nobody can have put a link there before.
+    let random = RandomState::new().hash_one(std::process::id());
+    let partial = format!("{path}.{random:016x}.part");
+    std::fs::File::create_new(&partial)
+        .and_then(|mut file| file.write_all(format!("{ready}\n").as_bytes()))
         .and_then(|()| std::fs::rename(&partial, path))
+        .inspect_err(|_| {
+            let _ = std::fs::remove_file(&partial);
+        })
         .map_err(|error| {
             Failure::from_error(Exit::Failure, &error)
                 .context(format!("cannot write the ready file {path}"))

@@ -13,6 +13,7 @@ use carbontube_worker::{Worker, WorkerHandle, WorkerOptions};
 use serde_json::json;
 
 use super::arguments::{BundleArguments, PhaseArguments, PipelineArguments};
+use super::say::say;
 use super::signals::on_signals;
 use super::{Source, Style, block_on, web, write_ready_file};
 use crate::catalogue::{PhaseEntry, PipelineEntry};
@@ -186,11 +187,11 @@ fn say_manager(pipeline: &PipelineEntry, options: &ManagerOptions, addresses: &M
         .iter()
         .map(|phase| phase.job_type.as_str())
         .collect();
-    eprintln!(
+    say(format_args!(
         "{} {}",
         style.strong(format!("pipeline {}", pipeline.definition.name())),
         style.faint(format!("({})", phases.join(" → ")))
-    );
+    ));
     for (name, bound) in [
         ("pull", &addresses.pull),
         ("sub", &addresses.subscribe),
@@ -198,10 +199,13 @@ fn say_manager(pipeline: &PipelineEntry, options: &ManagerOptions, addresses: &M
         ("pub", &addresses.publish),
     ] {
         if !bound.is_empty() {
-            eprintln!("  {name:<8}{}", list(bound));
+            say(format_args!("  {name:<8}{}", list(bound)));
         }
     }
-    eprintln!("  journal {}", without_password(&options.storage));
+    say(format_args!(
+        "  journal {}",
+        without_password(&options.storage)
+    ));
 }
 
 fn without_password(uri: &str) -> String {
@@ -289,11 +293,11 @@ async fn start_worker(options: WorkerOptions, entry: &PhaseEntry) -> Outcome<Wor
                 .context(format!("cannot run phase {}", entry.definition.job_type))
                 .maybe_hint(hint)
         })?;
-    eprintln!(
+    say(format_args!(
         "{} takes jobs at {}, {slots} at once",
         Style::stderr().strong(format!("phase {}", entry.definition.job_type)),
         worker.address(),
-    );
+    ));
     Ok(worker)
 }
 
@@ -420,11 +424,11 @@ pub(crate) fn bundle(arguments: BundleArguments, source: Source) -> Outcome<Exit
             write_ready_file(path, &ready)?;
         }
         if let Some(api) = addresses.api.first() {
-            eprintln!(
+            say(format_args!(
                 "enqueue with: carbontube enqueue {} {} '{{}}' --wait",
                 from_here(api),
                 entry.definition.name()
-            );
+            ));
         }
         run_bundle(manager, workers, &handles).await?;
         Ok(interrupted.exit())

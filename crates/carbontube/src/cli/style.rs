@@ -28,6 +28,10 @@ impl Style {
         }
     }
 
+    pub(crate) fn is_coloured(&self) -> bool {
+        self.colours
+    }
+
     fn paint(&self, code: &str, text: impl std::fmt::Display) -> String {
         if self.colours {
             format!("\x1b[{code}m{text}\x1b[0m")

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::admin::{connect, job_type, name_of};
 use super::arguments::TailArguments;
 use super::enqueue::job_id;
+use super::say::say;
 use super::style::harmless;
 use super::{Style, block_on, client_failure, print, print_json};
 use crate::exit::Exit;
@@ -132,18 +133,18 @@ pub(crate) fn tail(arguments: TailArguments) -> Outcome<Exit> {
                 .map_err(|error| client_failure(&error))?
             {
                 Notice::Gap { topic, missed } => {
-                    eprintln!(
+                    say(format_args!(
                         "{} {missed} messages of {topic} were missed",
                         style.odd("note:")
-                    );
+                    ));
                 }
                 Notice::Events { topic, events } => {
                     if events.dropped > 0 {
                         let dropped = events.dropped;
-                        eprintln!(
+                        say(format_args!(
                             "{} {dropped} events of {topic} were left out",
                             style.odd("note:")
-                        );
+                        ));
                     }
                     for event in events.events.iter().filter(|e| wanted.takes(&e.kind)) {
                         if arguments.json {

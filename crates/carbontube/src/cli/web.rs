@@ -8,6 +8,7 @@ use carbontube_web::{StartError, Web, WebOptions};
 use serde_json::json;
 
 use super::arguments::WebArguments;
+use super::say::say;
 use super::signals::on_signals;
 use super::{Style, block_on, write_ready_file};
 use crate::exit::Exit;
@@ -35,9 +36,9 @@ pub(crate) async fn start(options: WebOptions) -> Outcome<Web> {
         Failure::from_error(exit, &error).maybe_hint(error.hint())
     })?;
     let style = Style::stderr();
-    eprintln!("{} {}", style.strong("web"), web.url());
+    say(format_args!("{} {}", style.strong("web"), web.url()));
     if let Some(warning) = web.warning() {
-        eprintln!("{} {warning}", style.odd("warning:"));
+        say(format_args!("{} {warning}", style.odd("warning:")));
     }
     Ok(web)
 }

@@ -23,6 +23,27 @@ fn check(text: &str, expected: Expect) {
 }
 
 #[test]
+fn password_file_starts_from_the_folder_of_the_pipeline_file() {
+    for (written, expected) in [
+        (
+            "redis://tina:@h/3?password_file=secrets/a%40b",
+            "redis://tina:@h/3?password_file=/pipelines/secrets/a%40b",
+        ),
+        (
+            "redis://h?password_file=/run/p",
+            "redis://h?password_file=/run/p",
+        ),
+        ("redis://:se?cret@h", "redis://:se?cret@h"),
+    ] {
+        let text = format!(
+            "[[pipeline]]\nname = \"v\"\nphases = [\"encode-video\"]\nstorage = \"{written}\"\n{PHASE}"
+        );
+        let file = parse(&text).expect("the file is right");
+        assert_eq!(file.pipelines[0].storage.as_deref(), Some(expected));
+    }
+}
+
+#[test]
 fn good_file_is_read_whole() {
     let file = parse(
         r#"
