@@ -4,6 +4,7 @@
 //! The rest of the crate is the shell that acts: sockets, timers, the store's thread.
 
 mod api;
+mod belief;
 mod clock;
 mod codecs;
 pub mod core;
@@ -13,6 +14,7 @@ mod error;
 mod gate;
 mod intake;
 mod keeper;
+mod lobby;
 mod manager;
 mod merge;
 mod options;
@@ -21,6 +23,7 @@ mod pipes;
 mod publisher;
 mod queue;
 mod recent;
+mod reception;
 mod round;
 mod stop;
 mod tally;

@@ -29,7 +29,7 @@ use futures_lite::future;
 
 use crate::counters::{Counters, bump};
 use crate::runtime::open_files_max;
-use crate::{CountersSnapshot, Endpoint, OpenError, Options, init_runtime};
+use crate::{Complaints, CountersSnapshot, Endpoint, OpenError, Options, init_runtime};
 
 use handshake::{HandshakeError, Met, Wish, meet};
 use listen::Listening;
@@ -37,10 +37,6 @@ use splice::End;
 use wire::Wire;
 use zmtp::Kind;
 
-/// Complaints about one host are logged once in this time.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-/// Hosts whose complaints are remembered.
-const COMPLAINTS_MAX: usize = 1024;
 /// The pause after an error of `accept`, so that a lack of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Descriptors that one connection takes: the peer's, and both ends of the private stream.
@@ -49,6 +45,8 @@ const FILES_PER_CONNECTION: u64 = 3;
 /// Lost connections of one dialled address that our crate socket may still be reading.
 const DRAINING_MAX: usize = 8;
 
+/// Complaints about the peers of all sockets: each worker's pipe is a socket of its own.
+static COMPLAINTS: Complaints = Complaints::new();
 /// Connections of the whole process.
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 /// The last number given to a connection.
@@ -78,6 +76,9 @@ impl From<End> for Ending {
     }
 }
 
+/// What one dial came to.
+type Reached = Result<(Wire, Met), reach::ReachError>;
+
 /// A dialled connection that exists before its door.
 pub(crate) type First = Option<(Wire, Met)>;
 
@@ -95,7 +96,6 @@ struct Core {
     tasks: Mutex<Tasks>,
     hosts: Mutex<HashMap<IpAddr, usize>>,
     accepted: AtomicUsize,
-    complaints: Mutex<HashMap<String, (Instant, u64)>>,
     hurry: Hurry,
 }
 
@@ -178,7 +178,6 @@ impl Door {
             tasks: Mutex::default(),
             hosts: Mutex::default(),
             accepted: AtomicUsize::new(0),
-            complaints: Mutex::default(),
             hurry: Hurry::default(),
         });
         for listener in listeners {
@@ -296,13 +295,15 @@ impl Core {
     async fn dial_for_ever(self: Arc<Self>, target: Address, mut first: First) {
         let name = target.to_string();
         let mut pause = *self.options.connect_retry.start();
+        let mut is_first = true;
         let draining = Arc::new(AtomicUsize::new(0));
         let mut hurried = self.hurry.asked();
         loop {
             let reached = match first.take() {
                 Some(found) => Ok(found),
-                None => reach::reach(&target, Wish::Be(self.kind), &self.options).await,
+                None => self.reach(&target, is_first).await,
             };
+            is_first = false;
             match reached {
                 Ok((wire, met)) => {
                     bump(&self.counters.connections_dialled);
@@ -333,6 +334,15 @@ impl Core {
                 true => *self.options.connect_retry.start(),
                 false => (pause * 2).min(*self.options.connect_retry.end()),
             };
+        }
+    }
+
+    /// Dials once, within the budget if there is one.
+    async fn reach(&self, target: &Address, is_first: bool) -> Reached {
+        let reaching = reach::reach(target, Wish::Be(self.kind), &self.options);
+        match &self.options.dials {
+            Some(pass) => pass.dial(is_first, reaching).await,
+            None => reaching.await,
         }
     }
 
@@ -379,26 +389,13 @@ impl Core {
         }
     }
 
-    /// Warns about a peer, once for each host and interval.
+    /// Warns about a peer, in one of few lines for all sockets of the process.
     fn complain(&self, name: &str, what: &str) {
         let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
-        let now = Instant::now();
-        let mut complaints = lock(&self.complaints);
-        if complaints.len() >= COMPLAINTS_MAX && !complaints.contains_key(host) {
-            complaints.clear();
+        if let Some(hidden) = COMPLAINTS.admit(host) {
+            let kind = self.kind;
+            log::warn!("{kind} socket closed {name}: {what} ({hidden} complaints not shown)");
         }
-        let suppressed = match complaints.get_mut(host) {
-            Some((last, suppressed)) if now - *last < COMPLAINT_INTERVAL => {
-                *suppressed += 1;
-                return;
-            }
-            Some((_, suppressed)) => *suppressed,
-            None => 0,
-        };
-        complaints.insert(host.to_owned(), (now, 0));
-        drop(complaints);
-        let kind = self.kind;
-        log::warn!("{kind} socket closed {name}: {what} ({suppressed} complaints not shown)");
     }
 }
 

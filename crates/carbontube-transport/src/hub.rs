@@ -15,7 +15,7 @@ use crate::door::splice::{End, Intake, Outgoing, Replies, give_out, part, take_i
 use crate::door::wire::{Wire, until};
 use crate::door::zmtp::Kind;
 use crate::door::{Backend, BoxFuture, Ending};
-use crate::{OpenError, Options};
+use crate::{OpenError, Options, Origin};
 
 /// How long our own crate socket may take for its handshake.
 const INNER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,6 +24,9 @@ const INNER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) trait Members: Send + Sync + 'static {
     /// What peers may send.
     const INTAKE: Intake;
+
+    /// Whether each message is to say where it came from.
+    const TAGGED: bool = false;
 
     type Member: Member;
 
@@ -166,7 +169,10 @@ impl<M: Members> Backend for Hub<M> {
                 Err(end) => return end.into(),
             };
             let member = self.members.join(id);
-            let replies = Replies::default();
+            let replies = match M::TAGGED {
+                true => Replies::tagging(Origin::of(id, wire).tag()),
+                false => Replies::default(),
+            };
             let (options, counters) = (&self.options, &*self.counters);
             let inward = take_in(wire, &own, rest, M::INTAKE, options, counters, &replies);
             let outward = give_out(&own, wire, own_rest, &member, counters, &replies);

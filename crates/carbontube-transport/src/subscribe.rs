@@ -7,16 +7,33 @@ use zeromq::{Socket, SocketRecv, SubSocket};
 
 use crate::counters::{Counters, bump};
 use crate::door::Door;
+use crate::door::splice::Intake;
 use crate::door::zmtp::Kind;
-use crate::hub::{Anybody, Hub};
+use crate::hub::{Hub, Members, Somebody};
 use crate::message::detach;
-use crate::{Closed, CountersSnapshot, Endpoint, Message, OpenError, Options, init_runtime};
+use crate::{
+    Closed, CountersSnapshot, Endpoint, Message, OpenError, Options, Origin, init_runtime,
+};
+
+/// Publishers: of each message it is to be known by which connection it came.
+struct Publishers;
+
+impl Members for Publishers {
+    const INTAKE: Intake = Intake::Messages;
+    const TAGGED: bool = true;
+
+    type Member = Somebody;
+
+    fn join(&self, _id: u64) -> Somebody {
+        Somebody
+    }
+}
 
 /// Receives published messages by topic from any number of publishers.
 pub struct Subscribe {
     door: Door,
     counters: Arc<Counters>,
-    hub: Arc<Hub<Anybody>>,
+    hub: Arc<Hub<Publishers>>,
     /// There until the socket is closed.
     socket: Option<SubSocket>,
 }
@@ -62,7 +79,7 @@ impl Subscribe {
             options.clone(),
             counters.clone(),
             &mut socket,
-            Anybody,
+            Publishers,
         )
         .await?;
         let door = Door::open(
@@ -97,10 +114,24 @@ impl Subscribe {
     /// # Errors
     /// When the socket is closed.
     pub async fn recv(&mut self) -> Result<Message, Closed> {
+        self.recv_from().await.map(|(message, _)| message)
+    }
+
+    /// As [`recv`](Self::recv); also tells by which connection the message came.
+    ///
+    /// # Errors
+    /// When the socket is closed.
+    pub async fn recv_from(&mut self) -> Result<(Message, Origin), Closed> {
         let socket = self.socket.as_mut().ok_or(Closed)?;
         loop {
             match socket.recv().await {
-                Ok(message) => return Ok(detach(message.into_vec())),
+                Ok(message) => {
+                    let mut message = message.into_vec();
+                    if let Some(origin) = Origin::take_off(&mut message) {
+                        return Ok((detach(message), origin));
+                    }
+                    bump(&self.counters.inner_errors);
+                }
                 // One peer's private stream ended; the socket goes on.
                 Err(error) => {
                     bump(&self.counters.inner_errors);

@@ -134,9 +134,30 @@ pub(crate) struct Replies {
     added: Event,
     passed: AtomicBool,
     topics: Mutex<Topics>,
+    /// What our crate socket gets before each message of the peer.
+    tag: Vec<u8>,
 }
 
 impl Replies {
+    /// Puts a frame before each message that is passed on.
+    pub(crate) fn tagging(tag: Vec<u8>) -> Self {
+        Self {
+            tag,
+            ..Self::default()
+        }
+    }
+
+    /// The messages, each with its tag before it.
+    fn tagged(&self, starts: &[usize], whole: &[u8]) -> Vec<u8> {
+        let mut tagged = Vec::with_capacity(whole.len() + starts.len() * self.tag.len());
+        let ends = starts.iter().skip(1).copied().chain([whole.len()]);
+        for (start, end) in starts.iter().zip(ends) {
+            tagged.extend_from_slice(&self.tag);
+            tagged.extend_from_slice(&whole[*start..end]);
+        }
+        tagged
+    }
+
     /// Whether the peer sent anything that our crate socket has to read.
     pub(crate) fn has_passed(&self) -> bool {
         self.passed.load(Ordering::Acquire)
@@ -277,12 +298,18 @@ impl Inflow {
     ) -> Result<std::convert::Infallible, End> {
         loop {
             let mut messages = 0;
+            let mut starts = Vec::new();
             let mut verdict = Ok(());
             self.scanner.scan(&mut self.buffer, |found| match found {
                 Found::Message(_, message) if intake == Intake::Topics && verdict.is_ok() => {
                     verdict = replies.subscription(message, options, counters);
                 }
-                Found::Message(..) => messages += 1,
+                Found::Message(extent, _) => {
+                    messages += 1;
+                    if !replies.tag.is_empty() {
+                        starts.push(extent.start);
+                    }
+                }
                 Found::Command(payload) if verdict.is_ok() => {
                     verdict = command(payload, intake, options, counters, replies);
                 }
@@ -295,7 +322,11 @@ impl Inflow {
                     add(&counters.messages_in, messages);
                     replies.passed.store(true, Ordering::Release);
                     let whole = &self.buffer[..complete];
-                    own.write_all(whole).await.map_err(inner)?;
+                    let written = match starts.is_empty() {
+                        true => own.write_all(whole).await,
+                        false => own.write_all(&replies.tagged(&starts, whole)).await,
+                    };
+                    written.map_err(inner)?;
                 }
                 Intake::Nothing => add(&counters.messages_unexpected, messages),
                 Intake::Messages | Intake::Topics => {}

@@ -210,7 +210,11 @@ pub(crate) fn job(arguments: JobArguments) -> Outcome<Exit> {
             }
         }
         match instructions {
-            Some(instructions) => out.push_str(&format!("{:<14}{instructions}\n", "instructions")),
+            Some(instructions) => out.push_str(&format!(
+                "{:<14}{}\n",
+                "instructions",
+                harmless(&instructions)
+            )),
             None => out.push_str(&format!(
                 "{:<14}{}\n",
                 "instructions",
@@ -263,7 +267,7 @@ pub(crate) fn workers(arguments: WorkersArguments) -> Outcome<Exit> {
                 worker.failed_count.to_string(),
                 format!("{} ago", ago(worker.last_seen_at)),
                 short(&harmless(&worker.host), 30),
-                worker.address.to_string(),
+                harmless(&worker.address.to_string()),
             ]);
         }
         print(&text(&rows))?;
@@ -336,7 +340,7 @@ pub(crate) fn stats(arguments: StatsArguments) -> Outcome<Exit> {
         out.push_str(&text(&rows));
         out.push_str(&format!(
             "journal {} ({} pages, {} on disk)\n",
-            info.storage,
+            harmless(&info.storage),
             stats.journal.pages,
             indicatif::HumanBytes(stats.journal.disk_bytes),
         ));

@@ -276,7 +276,36 @@ fn start_log(default_level: &str) {
         format!("warn,zeromq=error,carbontube={default_level},carbontube_manager={default_level},carbontube_web={default_level}"),
     );
     // Fails only when a program that embeds this has a logger already: fine.
-    let _ = env_logger::Builder::from_env(environment).try_init();
+    let logger = env_logger::Builder::from_env(environment).build();
+    let most = logger.filter();
+    if log::set_boxed_logger(Box::new(HarmlessLog(logger))).is_ok() {
+        log::set_max_level(most);
+    }
+}
+
+/// A log whose lines move no cursor and are one line each, whatever peers wrote.
+struct HarmlessLog(env_logger::Logger);
+
+impl log::Log for HarmlessLog {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.log(
+            &log::Record::builder()
+                .metadata(record.metadata().clone())
+                .args(format_args!("{}", Harmless(record.args())))
+                .module_path(record.module_path())
+                .file(record.file())
+                .line(record.line())
+                .build(),
+        );
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 fn version(arguments: VersionArguments) -> Outcome<Exit> {
@@ -350,6 +379,7 @@ fn print_json(value: &impl serde::Serialize) -> Outcome {
 /// A client's error in our manner.
 fn client_failure(error: &carbontube_client::ClientError) -> Failure {
     use carbontube_client::ClientError;
+    use carbontube_protocol::Harmless;
 
     let exit = match error {
         ClientError::NotConnected { .. }
@@ -367,7 +397,9 @@ fn client_failure(error: &carbontube_client::ClientError) -> Failure {
         | ClientError::NoAddress => Exit::Usage,
         _ => Exit::Failure,
     };
-    Failure::from_error(exit, error).maybe_hint(error.hint())
+    Failure::from_error(exit, error)
+        .in_one_line()
+        .maybe_hint(error.hint())
 }
 
 /// Writes the addresses for whoever waits for them; never half a file.

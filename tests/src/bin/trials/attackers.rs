@@ -461,7 +461,7 @@ fn slow_script() -> Vec<u8> {
 }
 
 /// A whole handshake of one side.
-fn opening(kind: &str) -> Vec<u8> {
+pub(crate) fn opening(kind: &str) -> Vec<u8> {
     let mut bytes = slow_script();
     bytes.push(0);
     let mut body = b"\x05READY\x0bSocket-Type".to_vec();
@@ -483,7 +483,7 @@ fn on_the_wire(frames: &[Bytes]) -> Vec<u8> {
     bytes
 }
 
-fn place(target: &str) -> Result<SocketAddrV4> {
+pub(crate) fn place(target: &str) -> Result<SocketAddrV4> {
     let place = target.strip_prefix("tcp://");
     let place = place.with_context(|| format!("{target} is no tcp address"))?;
     Ok(place.parse()?)

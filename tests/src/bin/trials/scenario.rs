@@ -9,6 +9,7 @@ mod crowd;
 mod disks;
 mod figures;
 mod hostile;
+mod invented;
 mod journal;
 mod judge;
 mod kills;
@@ -64,6 +65,11 @@ impl Size {
     /// Whether it is a short run.
     pub(crate) fn is_short(self) -> bool {
         self.short
+    }
+
+    /// What its random choices are drawn from.
+    pub(crate) fn seed(self) -> u64 {
+        self.seed
     }
 
     /// The random choices of a scenario.
@@ -122,6 +128,12 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
         Needs::Nothing,
     ),
     ("attack", attack::attack, Needs::Nothing),
+    (
+        "invented-workers",
+        invented::invented_workers,
+        Needs::Nothing,
+    ),
+    ("invented-names", invented::invented_names, Needs::Root),
     ("upgrade", upgrade::upgrade, Needs::Nothing),
     ("restart-100k", restart::restart_100k, Needs::Nothing),
     ("restart-1m", restart::restart_1m, Needs::Patience),
