@@ -213,7 +213,7 @@ pub(crate) fn job(arguments: JobArguments) -> Outcome<Exit> {
             Some(instructions) => out.push_str(&format!(
                 "{:<14}{}\n",
                 "instructions",
-                harmless(&instructions)
+                harmless(instructions.get())
             )),
             None => out.push_str(&format!(
                 "{:<14}{}\n",
@@ -256,23 +256,28 @@ pub(crate) fn workers(arguments: WorkersArguments) -> Outcome<Exit> {
         ];
         let mut rows = table(&headings);
         for worker in &workers {
-            rows.add_row([
-                worker.worker.short(),
-                worker.job_type.to_string(),
-                status(worker),
-                worker.running.to_string(),
-                worker.held.to_string(),
-                worker.slots.to_string(),
-                worker.success_count.to_string(),
-                worker.failed_count.to_string(),
-                format!("{} ago", ago(worker.last_seen_at)),
-                short(&harmless(&worker.host), 30),
-                harmless(&worker.address.to_string()),
-            ]);
+            rows.add_row(row(worker));
         }
         print(&text(&rows))?;
         Ok(Exit::Success)
     })
+}
+
+/// A worker as the table shows it.
+pub(super) fn row(worker: &WorkerView) -> [String; 11] {
+    [
+        worker.worker.short(),
+        worker.job_type.to_string(),
+        status(worker),
+        worker.running.to_string(),
+        worker.held.to_string(),
+        worker.slots.to_string(),
+        worker.success_count.to_string(),
+        worker.failed_count.to_string(),
+        format!("{} ago", ago(worker.last_seen_at)),
+        short(&harmless(&worker.host), 30),
+        harmless(&worker.address.to_string()),
+    ]
 }
 
 fn status(worker: &WorkerView) -> String {

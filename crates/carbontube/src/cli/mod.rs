@@ -295,7 +295,10 @@ impl log::Log for HarmlessLog {
         self.0.log(
             &log::Record::builder()
                 .metadata(record.metadata().clone())
-                .args(format_args!("{}", Harmless(record.args())))
+                .args(format_args!(
+                    "{}",
+                    carbontube_protocol::Harmless(record.args())
+                ))
                 .module_path(record.module_path())
                 .file(record.file())
                 .line(record.line())
@@ -379,7 +382,6 @@ fn print_json(value: &impl serde::Serialize) -> Outcome {
 /// A client's error in our manner.
 fn client_failure(error: &carbontube_client::ClientError) -> Failure {
     use carbontube_client::ClientError;
-    use carbontube_protocol::Harmless;
 
     let exit = match error {
         ClientError::NotConnected { .. }
