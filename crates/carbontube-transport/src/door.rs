@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use async_global_executor::Task;
 use async_io::Timer;
-use carbontube_protocol::Address;
+use carbontube_protocol::{Address, Harmless};
 use event_listener::Event;
 use futures_lite::future;
 
@@ -393,7 +393,7 @@ impl Core {
     fn complain(&self, name: &str, what: &str) {
         let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
         if let Some(hidden) = COMPLAINTS.admit(host) {
-            let kind = self.kind;
+            let (kind, name, what) = (self.kind, Harmless(name), Harmless(what));
             log::warn!("{kind} socket closed {name}: {what} ({hidden} complaints not shown)");
         }
     }
