@@ -1,3 +1,5 @@
+//! The lobby under floods.
+
 use std::time::Duration;
 
 use carbontube_protocol::Codec;

@@ -1,3 +1,5 @@
+//! Look-ups that hang, and those that do not.
+
 use std::sync::mpsc::channel;
 
 use futures_lite::future;
