@@ -6,12 +6,13 @@ use std::sync::mpsc::Sender as StdSender;
 use std::time::{Duration, Instant};
 
 use async_channel::Sender;
+use carbontube_protocol::WorkerId;
 use carbontube_protocol::message::{Answer, EndedJob, Message};
 use carbontube_storage as storage;
 
 use crate::api::Clients;
 use crate::clock::Clock;
-use crate::core::{ClientId, Commit, Effect, Input};
+use crate::core::{ClientId, Commit, Effect, Input, Rank};
 use crate::error::RunError;
 use crate::keeper::{Keeper, Task};
 use crate::options::ManagerAddresses;
@@ -47,6 +48,7 @@ pub(crate) struct Engine {
 /// What the core's thread acts on.
 pub(crate) struct Surroundings {
     pub(crate) keeper: Keeper,
+    pub(crate) queue: Arc<InputQueue>,
     pub(crate) pipes: Pipes,
     pub(crate) answers: Sender<(ClientId, Message)>,
     /// How many of them are answers to questions, which may be large.
@@ -172,6 +174,13 @@ impl Outside for Surroundings {
             Effect::Stop => {}
         }
     }
+
+    fn rank(&mut self, worker: WorkerId, rank: Rank) {
+        if let Rank::Trusted(_, pipe) = &rank {
+            self.pipes.trust(*pipe);
+        }
+        self.queue.rank(worker, &rank);
+    }
 }
 
 impl Surroundings {
@@ -191,6 +200,7 @@ impl Surroundings {
             Answer::Stats(stats) => {
                 let shared = self.keeper.shared();
                 stats.journal.disk_bytes = shared.disk_bytes.load(Ordering::Relaxed);
+                self.tally.note_dials(self.pipes.dials());
                 stats.counters.extend(self.tally.counters());
                 // Commits do not wait for whoever asks for figures without end.
                 if self.measured.is_none_or(|at| at.elapsed() >= MEASURE_PAUSE) {

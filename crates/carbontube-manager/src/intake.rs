@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use carbontube_protocol::message::Message as Wire;
 use carbontube_protocol::original::{self, OriginalMessage};
-use carbontube_protocol::{Codec, Header, JobId, Limits, decode, decode_event};
+use carbontube_protocol::{Header, JobId, Limits, decode, decode_event};
 use carbontube_transport::{Message, Pull, Subscribe};
 
-use crate::codecs::WorkerCodecs;
 use crate::core::Input;
 use crate::error::SocketRole;
 use crate::queue::InputQueue;
+use crate::reception::{Announced, Reception, announcement};
 use crate::stop::{Stop, Ticks, Wake};
 use crate::tally::{Count, Tally};
 
@@ -53,19 +53,18 @@ pub(crate) async fn pull(
     socket.close().await;
 }
 
-/// Reads workers' events until the manager ends.
+/// Reads workers' events until the manager ends. It waits for nobody but trusted workers.
 pub(crate) async fn subscribe(
     mut socket: Subscribe,
     limits: Limits,
-    codecs: Arc<WorkerCodecs>,
-    queue: Arc<InputQueue>,
-    tally: Arc<Tally>,
+    reception: Arc<Reception>,
     stop: Stop,
 ) {
     let mut ticks = Ticks::new();
-    while let Some(woken) = stop.or(ticks.or(socket.recv())).await {
-        let frames = match woken {
-            Wake::Came(Ok(frames)) => frames,
+    let tally = &reception.tally;
+    while let Some(woken) = stop.or(ticks.or(socket.recv_from())).await {
+        let (frames, origin) = match woken {
+            Wake::Came(Ok(came)) => came,
             Wake::Came(Err(_)) => break,
             Wake::Tick => {
                 tally.note(SocketRole::Subscribe, socket.counters());
@@ -80,18 +79,21 @@ pub(crate) async fn subscribe(
                 continue;
             }
         };
-        if let (Input::Heartbeat(heartbeat), Ok(header)) = (&input, Header::from_bytes(&frames[1]))
-        {
-            let address = &heartbeat.address;
-            let is_new = codecs.heard(address, header.codec);
-            let (address, codec) = (address.clone(), header.codec);
-            // The core forgets it with the last pipe, which the shell closes a little later.
-            let is_news = is_new || codec == Codec::Json;
-            if is_news && queue.put(Input::Codec { address, codec }, 0).await.is_err() {
-                break;
+        let taken = match announcement(&input) {
+            Some((worker, address)) => {
+                let codec = Header::from_bytes(frames.get(1).unwrap_or(&frames[0]));
+                reception.receive(Announced {
+                    origin,
+                    worker,
+                    address,
+                    codec: codec.ok().map(|header| header.codec),
+                    input,
+                    bytes,
+                })
             }
-        }
-        if queue.put(input, bytes).await.is_err() {
+            None => reception.pass(input, bytes).await,
+        };
+        if taken.is_err() {
             break;
         }
     }

@@ -7,6 +7,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod api;
+mod belief;
 mod clock;
 mod codecs;
 pub mod core;
@@ -16,6 +17,7 @@ mod error;
 mod gate;
 mod intake;
 mod keeper;
+mod lobby;
 mod manager;
 mod merge;
 mod options;
@@ -24,6 +26,7 @@ mod pipes;
 mod publisher;
 mod queue;
 mod recent;
+mod reception;
 mod round;
 mod stop;
 mod tally;

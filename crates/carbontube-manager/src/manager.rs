@@ -8,10 +8,11 @@ use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use async_std::task::{JoinHandle, spawn, spawn_blocking};
 use carbontube_storage::{OpenOptions, Store, StoreError};
-use carbontube_transport::{Endpoint, Publish, Pull, Router, Subscribe};
+use carbontube_transport::{Complaints, Endpoint, Publish, Pull, Router, Subscribe};
 use futures_lite::future;
 
 use crate::api::{self, Clients};
+use crate::belief::Judge;
 use crate::clock::Clock;
 use crate::codecs::WorkerCodecs;
 use crate::core::{Core, Input};
@@ -24,6 +25,7 @@ use crate::pipes::Pipes;
 use crate::publisher::{self, Publisher};
 use crate::queue::InputQueue;
 use crate::recent::Record;
+use crate::reception::Reception;
 use crate::round::Round;
 use crate::stop::{Stopper, stop};
 use crate::tally::Tally;
@@ -201,6 +203,14 @@ impl Manager {
         })?;
         let sender = sockets.api.sender();
         let codecs = Arc::new(WorkerCodecs::default());
+        let reception = Arc::new(Reception {
+            judge: Judge::new(&addresses, options.transport.resolver.clone()),
+            codecs: codecs.clone(),
+            queue: queue.clone(),
+            tally: tally.clone(),
+            parked: Default::default(),
+            complaints: Complaints::new(),
+        });
         let tasks = vec![
             spawn(intake::pull(
                 sockets.pull,
@@ -212,9 +222,7 @@ impl Manager {
             spawn(intake::subscribe(
                 sockets.subscribe,
                 limits.clone(),
-                codecs.clone(),
-                queue.clone(),
-                tally.clone(),
+                reception,
                 stop.clone(),
             )),
             spawn(api::answer(
@@ -251,6 +259,7 @@ impl Manager {
             clients,
             surroundings: Surroundings {
                 keeper,
+                queue: queue.clone(),
                 pipes,
                 answers,
                 views,

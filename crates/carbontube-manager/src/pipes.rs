@@ -9,8 +9,8 @@ use async_channel::{Receiver, Sender};
 use async_std::task::JoinHandle;
 use bytes::Bytes;
 use carbontube_protocol::message::Message;
-use carbontube_protocol::{Address, Codec, encode};
-use carbontube_transport::{LinkState, Options, Push, Reason};
+use carbontube_protocol::{Address, Codec, Harmless, encode};
+use carbontube_transport::{Complaints, DialBudget, DialPass, LinkState, Options, Push, Reason};
 use futures_lite::future;
 
 use crate::codecs::WorkerCodecs;
@@ -27,6 +27,14 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 /// How long a closing pipe may take to write what it has accepted.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The most dials to workers without proof that are under way, and that begin in each
+/// second: they go where anybody says.
+const DIALS_MAX: usize = 256;
+const DIALS_PER_SECOND: u32 = 200;
+
+/// Addresses that cannot be dialled at all.
+static COMPLAINTS: Complaints = Complaints::new();
+
 /// All pipes, by the core's numbers.
 #[derive(Debug)]
 pub(crate) struct Pipes {
@@ -34,6 +42,7 @@ pub(crate) struct Pipes {
     codecs: Arc<WorkerCodecs>,
     queue: Arc<InputQueue>,
     tally: Arc<Tally>,
+    dials: DialBudget,
     pipes: HashMap<PipeId, Pipe>,
 }
 
@@ -41,6 +50,7 @@ pub(crate) struct Pipes {
 #[derive(Debug)]
 struct Pipe {
     address: Address,
+    dials: DialPass,
     sender: Sender<Outgoing>,
     /// The instructions that wait.
     bytes: Arc<AtomicUsize>,
@@ -99,6 +109,7 @@ impl Pipes {
             codecs,
             queue,
             tally,
+            dials: DialBudget::new(DIALS_MAX, DIALS_PER_SECOND),
             pipes: HashMap::new(),
         }
     }
@@ -119,15 +130,33 @@ impl Pipes {
             queue: self.queue.clone(),
             tally: self.tally.clone(),
         };
-        let task = async_std::task::spawn(far.run(address.clone(), self.options.clone()));
+        let dials = self.dials.pass();
+        let options = Options {
+            dials: Some(dials.clone()),
+            ..self.options.clone()
+        };
+        let task = async_std::task::spawn(far.run(address.clone(), options));
         let near = Pipe {
             address,
+            dials,
             sender,
             bytes,
             _open: open,
             task,
         };
         self.pipes.insert(pipe, near);
+    }
+
+    /// The worker there has shown that it receives: it is dialled at once from now on.
+    pub(crate) fn trust(&self, pipe: PipeId) {
+        if let Some(near) = self.pipes.get(&pipe) {
+            near.dials.trust();
+        }
+    }
+
+    /// How many dials were made to workers without proof.
+    pub(crate) fn dials(&self) -> u64 {
+        self.dials.dials()
     }
 
     pub(crate) fn send(&self, pipe: PipeId, message: Message) {
@@ -186,7 +215,10 @@ impl Far {
             Ok(push) => push,
             Err(error) => {
                 // A worker may announce any nonsense; its jobs go elsewhere.
-                log::warn!("cannot open a pipe to {address}: {error}");
+                if let Some(hidden) = COMPLAINTS.admit("pipe") {
+                    let (address, error) = (Harmless(&address), Harmless(&error));
+                    log::warn!("cannot open a pipe to {address}: {error} ({hidden} not shown)");
+                }
                 return;
             }
         };
@@ -295,6 +327,7 @@ mod tests {
         let task = async_std::task::spawn(std::future::pending());
         let near = Pipe {
             address: Address::tcp("a", 1),
+            dials: DialBudget::new(1, 1).pass(),
             sender,
             bytes: Arc::default(),
             _open: open,
@@ -314,6 +347,7 @@ mod tests {
         let (open, _closed) = async_channel::bounded(1);
         let near = Pipe {
             address: Address::tcp("a", 1),
+            dials: DialBudget::new(1, 1).pass(),
             sender,
             bytes: Arc::default(),
             _open: open,

@@ -3,6 +3,9 @@
 //! When it is full, whoever reads a socket waits here, does not read on, and
 //! TCP pushes the peer back. What the shell's own parts report is never held up.
 //!
+//! Workers' heartbeats wait in the [lobby](crate::lobby), where nobody is held up: only the
+//! newest of each worker counts.
+//!
 //! Questions have a way of their own: one can cost the core as much as thousands of
 //! results, and whoever asks a lot shall hold up neither the jobs nor those who ask a little.
 
@@ -10,9 +13,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use carbontube_protocol::{Address, WorkerId};
+use carbontube_transport::Origin;
 use event_listener::Event;
 
-use crate::core::{ClientId, Input};
+use crate::core::{ClientId, Input, Rank};
+use crate::lobby::{Lobby, Put};
 
 /// The most inputs from peers that wait.
 const INPUTS_MAX: usize = 1024;
@@ -42,6 +48,7 @@ struct State {
     inputs: VecDeque<(Input, usize)>,
     bytes: usize,
     questions: Questions,
+    lobby: Lobby,
     closed: bool,
 }
 
@@ -155,6 +162,51 @@ impl InputQueue {
         Ok(None)
     }
 
+    /// Adds what a worker at an address announces; never waits.
+    pub(crate) fn announce(
+        &self,
+        origin: Origin,
+        (worker, address): (WorkerId, &Address),
+        inputs: Vec<Input>,
+        bytes: usize,
+    ) -> Result<Put, QueueClosed> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(QueueClosed);
+        }
+        let put = state.lobby.put(origin, worker, address, inputs, bytes);
+        drop(state);
+        if put == Put::Waits {
+            self.arrived.notify_one();
+        }
+        Ok(put)
+    }
+
+    /// Whether a worker has shown that it receives.
+    pub(crate) fn is_trusted(&self, worker: WorkerId) -> bool {
+        self.lock().lobby.is_trusted(worker, None)
+    }
+
+    /// Whether it has shown so at this address.
+    pub(crate) fn is_trusted_at(&self, worker: WorkerId, address: &Address) -> bool {
+        self.lock().lobby.is_trusted(worker, Some(address))
+    }
+
+    /// Adds what a peer sent if at least half of the room is free; tells whether it was.
+    pub(crate) fn put_if_roomy(&self, input: Input, bytes: usize) -> Result<bool, QueueClosed> {
+        let state = self.lock();
+        let is_roomy = state.inputs.len() < INPUTS_MAX / 2
+            && state.bytes.saturating_add(bytes) <= BYTES_MAX / 2;
+        drop(state);
+        // Others may add some in between; then it is refused as well.
+        Ok(is_roomy && self.try_put(input, bytes)?.is_none())
+    }
+
+    /// Takes note of what the core thinks of a worker.
+    pub(crate) fn rank(&self, worker: WorkerId, rank: &Rank) {
+        self.lock().lobby.rank(worker, rank);
+    }
+
     /// Adds a client's question, or refuses it; never waits.
     pub(crate) fn ask(
         &self,
@@ -201,6 +253,13 @@ impl InputQueue {
         let mut state = self.lock();
         while !state.closed && state.urgent.is_empty() && state.inputs.is_empty() {
             let mut deadline = deadline;
+            let now = Instant::now();
+            if let Some(next) = state.lobby.next(now) {
+                if next <= now {
+                    break;
+                }
+                deadline = Some(deadline.map_or(next, |at| at.min(next)));
+            }
             if !state.questions.turns.is_empty() {
                 if questions_from <= Instant::now() {
                     break;
@@ -228,6 +287,7 @@ impl InputQueue {
             return Taken::Closed;
         }
         batch.extend(state.urgent.drain(..));
+        state.lobby.take(batch, BATCH_INPUTS_MAX, Instant::now());
         let mut taken = 0;
         let mut bytes = 0;
         while taken < BATCH_INPUTS_MAX && bytes < BATCH_BYTES_MAX {
@@ -256,6 +316,7 @@ impl InputQueue {
         state.inputs.clear();
         state.urgent.clear();
         state.questions = Questions::default();
+        state.lobby = Lobby::default();
         state.bytes = 0;
         drop(state);
         self.arrived.notify_all();

@@ -3,9 +3,9 @@
 //!
 //! The core's thread runs it in production, the simulator in virtual time.
 
-use carbontube_protocol::Timestamp;
+use carbontube_protocol::{Timestamp, WorkerId};
 
-use crate::core::{Commit, CommitId, Core, Effect, Input, RecordSeq};
+use crate::core::{Commit, CommitId, Core, Effect, Input, Rank, RecordSeq};
 use crate::gate::Gate;
 
 /// How many commits may be under way. The second is put together while the first is
@@ -20,6 +20,9 @@ pub trait Outside {
 
     /// Carries out an effect whose record is durable.
     fn carry_out(&mut self, effect: Effect);
+
+    /// Hears what to think of a worker from now on.
+    fn rank(&mut self, _worker: WorkerId, _rank: Rank) {}
 }
 
 /// The core and what stands between it and the outside.
@@ -93,6 +96,9 @@ impl Round {
             if let Some(effect) = self.gate.admit(gated) {
                 let_out(effect, &mut self.stopping, outside);
             }
+        }
+        for (worker, rank) in self.core.take_ranks() {
+            outside.rank(worker, rank);
         }
     }
 }

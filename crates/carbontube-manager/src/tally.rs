@@ -33,6 +33,18 @@ tally! {
     sub_malformed,
     /// Events on SUB of a kind that does not belong there.
     sub_unexpected,
+    /// Log lines and progress of workers without proof, left out for want of room.
+    strangers_events_dropped,
+    /// Heartbeats left out because a later one of the same worker says more.
+    heartbeats_merged,
+    /// Heartbeats of workers without proof, left out because their source sent too many.
+    heartbeats_displaced,
+    /// Heartbeats left out because the name of the worker's host was not looked up in time.
+    heartbeats_unresolved,
+    /// Heartbeats that announce an address which is not believed.
+    addresses_not_believed,
+    /// Dials to workers without proof.
+    newcomers_dialled,
     /// Requests that could not be read.
     api_malformed,
     /// Requests of a kind that does not belong there.
@@ -70,6 +82,11 @@ impl Count {
 }
 
 impl Tally {
+    /// Shows what others count of such dials.
+    pub(crate) fn note_dials(&self, dials: u64) {
+        self.newcomers_dialled.0.store(dials, Ordering::Relaxed);
+    }
+
     /// Keeps what a socket has counted by now.
     pub(crate) fn note(&self, role: SocketRole, counters: CountersSnapshot) {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);

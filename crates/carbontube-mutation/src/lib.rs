@@ -77,11 +77,13 @@ pub enum Mutation {
     /// A restarted manager does not know since when a job is there, and takes a result of a
     /// former one of its id.
     ForgetSince,
+    /// The manager takes in every worker that announces itself, and dials it.
+    AdmitEverybody,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 31] = [
+    pub const ALL: [Mutation; 32] = [
         Mutation::AcknowledgeBeforeDurable,
         Mutation::ConfirmBeforeDurable,
         Mutation::DispatchBeforeDurable,
@@ -113,6 +115,7 @@ impl Mutation {
         Mutation::TakeOvertaken,
         Mutation::ForgetSleep,
         Mutation::ForgetSince,
+        Mutation::AdmitEverybody,
     ];
 
     /// The name in tables and on the command line.
@@ -150,6 +153,7 @@ impl Mutation {
             Mutation::TakeOvertaken => "take-overtaken",
             Mutation::ForgetSleep => "forget-sleep",
             Mutation::ForgetSince => "forget-since",
+            Mutation::AdmitEverybody => "admit-everybody",
         }
     }
 

@@ -10,6 +10,7 @@
 mod address;
 mod codec;
 mod error;
+mod harmless;
 mod header;
 mod ids;
 mod instructions;
@@ -23,6 +24,7 @@ mod trace;
 pub use address::{Address, AddressError, Host};
 pub use codec::{decode, decode_event, encode, encode_event};
 pub use error::DecodeError;
+pub use harmless::{Harmless, harmless};
 pub use header::{Codec, HEADER_BYTES, Header, Kind, PROTOCOL_VERSION, SIGNATURE};
 pub use ids::{AttemptId, IdError, JobId, ManagerId, WorkerId};
 pub use instructions::{InstructionsError, check_instructions, merge_instructions};

@@ -27,7 +27,7 @@ use crate::door::wire::Wire;
 use crate::door::zmtp::{Carrier, Kind};
 use crate::door::{Backend, BoxFuture, Ending};
 use crate::inbox::{Inbox, Source};
-use crate::{Message, Options};
+use crate::{Message, Options, Origin};
 
 /// Messages delivered to the inbox at a time, when there are as many.
 const DELIVER_MAX: usize = 64;
@@ -252,7 +252,7 @@ async fn serve<M: Members>(
     let replies = Arc::new(Replies::default());
     let joined = Joined(Arc::new(members.join(id, &replies)));
     let member = &joined.0;
-    let source = connections.inbox.source(id);
+    let source = connections.inbox.source(Origin::of(id, wire));
     let end = {
         let line = Line {
             peer: wire,

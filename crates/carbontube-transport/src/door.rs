@@ -23,14 +23,14 @@ use std::time::{Duration, Instant};
 
 use async_global_executor::Task;
 use async_io::Timer;
-use carbontube_protocol::Address;
+use carbontube_protocol::{Address, Harmless};
 use event_listener::Event;
 use futures_lite::future;
 
 use crate::connection::Connections;
 use crate::counters::{Counters, bump};
 use crate::runtime::open_files_max;
-use crate::{CountersSnapshot, Endpoint, OpenError, Options, init_runtime};
+use crate::{Complaints, CountersSnapshot, Endpoint, OpenError, Options, init_runtime};
 
 use handshake::{HandshakeError, Met, Wish, meet};
 use listen::Listening;
@@ -39,10 +39,6 @@ use splice::End;
 use wire::Wire;
 use zmtp::Kind;
 
-/// Complaints about one host are logged once in this time.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-/// Hosts whose complaints are remembered.
-const COMPLAINTS_MAX: usize = 1024;
 /// The pause after an error of `accept`, so that a lack of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Descriptors that one connection takes: the peer's, and both ends of the private stream.
@@ -51,6 +47,8 @@ const FILES_PER_CONNECTION: u64 = 3;
 /// Lost connections of one dialled address whose messages the reader has not all taken.
 const DRAINING_MAX: usize = 8;
 
+/// Complaints about the peers of all sockets: each worker's pipe is a socket of its own.
+static COMPLAINTS: Complaints = Complaints::new();
 /// Connections of the whole process.
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 /// The last number given to a connection.
@@ -80,6 +78,9 @@ impl From<End> for Ending {
     }
 }
 
+/// What one dial came to.
+type Reached = Result<(Wire, Met), reach::ReachError>;
+
 /// A dialled connection that exists before its door.
 pub(crate) type First = Option<(Wire, Met)>;
 
@@ -97,7 +98,6 @@ struct Core {
     tasks: Mutex<Tasks>,
     hosts: Mutex<HashMap<IpAddr, usize>>,
     accepted: AtomicUsize,
-    complaints: Mutex<HashMap<String, (Instant, u64)>>,
     hurry: Hurry,
 }
 
@@ -182,7 +182,6 @@ impl Door {
             tasks: Mutex::default(),
             hosts: Mutex::default(),
             accepted: AtomicUsize::new(0),
-            complaints: Mutex::default(),
             hurry: Hurry::default(),
         });
         for listener in listeners {
@@ -298,13 +297,15 @@ impl Core {
     async fn dial_for_ever(self: Arc<Self>, target: Address, mut first: First) {
         let name = target.to_string();
         let mut pause = *self.options.connect_retry.start();
+        let mut is_first = true;
         let draining = Arc::new(AtomicUsize::new(0));
         let mut hurried = self.hurry.asked();
         loop {
             let reached = match first.take() {
                 Some(found) => Ok(found),
-                None => reach::reach(&target, Wish::Be(self.kind), &self.options).await,
+                None => self.reach(&target, is_first).await,
             };
+            is_first = false;
             match reached {
                 Ok((wire, met)) => {
                     bump(&self.counters.connections_dialled);
@@ -335,6 +336,15 @@ impl Core {
                 true => *self.options.connect_retry.start(),
                 false => (pause * 2).min(*self.options.connect_retry.end()),
             };
+        }
+    }
+
+    /// Dials once, within the budget if there is one.
+    async fn reach(&self, target: &Address, is_first: bool) -> Reached {
+        let reaching = reach::reach(target, Wish::Be(self.kind), &self.options);
+        match &self.options.dials {
+            Some(pass) => pass.dial(is_first, reaching).await,
+            None => reaching.await,
         }
     }
 
@@ -386,26 +396,13 @@ impl Core {
         }
     }
 
-    /// Warns about a peer, once for each host and interval.
+    /// Warns about a peer, in one of few lines for all sockets of the process.
     fn complain(&self, name: &str, what: &str) {
         let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
-        let now = Instant::now();
-        let mut complaints = lock(&self.complaints);
-        if complaints.len() >= COMPLAINTS_MAX && !complaints.contains_key(host) {
-            complaints.clear();
+        if let Some(hidden) = COMPLAINTS.admit(host) {
+            let (kind, name, what) = (self.kind, Harmless(name), Harmless(what));
+            log::warn!("{kind} socket closed {name}: {what} ({hidden} complaints not shown)");
         }
-        let suppressed = match complaints.get_mut(host) {
-            Some((last, suppressed)) if now - *last < COMPLAINT_INTERVAL => {
-                *suppressed += 1;
-                return;
-            }
-            Some((_, suppressed)) => *suppressed,
-            None => 0,
-        };
-        complaints.insert(host.to_owned(), (now, 0));
-        drop(complaints);
-        let kind = self.kind;
-        log::warn!("{kind} socket closed {name}: {what} ({suppressed} complaints not shown)");
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use event_listener::Event;
 
 use crate::message::{detach, wire_bytes};
-use crate::{Closed, Message};
+use crate::{Closed, Message, Origin};
 
 /// What a connection of which nothing waits may pass on, however much waits of others.
 const EXPRESS_BYTES: usize = 16 << 10;
@@ -24,7 +24,7 @@ const HAND_BYTES: usize = 256 << 10;
 
 /// Messages that a reader has taken and not yet looked at.
 #[derive(Debug, Default)]
-pub(crate) struct Hand(VecDeque<(u64, Message)>);
+pub(crate) struct Hand(VecDeque<(Origin, Message)>);
 
 /// The received messages of all connections of a socket.
 #[derive(Debug)]
@@ -47,8 +47,9 @@ struct State {
 }
 
 /// What waits of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
+    origin: Origin,
     messages: VecDeque<Message>,
     /// What was admitted and is not yet taken, oldest first.
     admitted: VecDeque<Admitted>,
@@ -89,10 +90,11 @@ impl State {
         true
     }
 
-    fn take(&mut self) -> Option<(u64, Message)> {
+    fn take(&mut self) -> Option<(Origin, Message)> {
         let id = self.ready.pop_front()?;
         let held = self.sources.get_mut(&id)?;
         let message = held.messages.pop_front()?;
+        let origin = held.origin;
         if !held.messages.is_empty() {
             self.ready.push_back(id);
         }
@@ -106,7 +108,7 @@ impl State {
             }
         }
         self.free(freed);
-        Some((id, message))
+        Some((origin, message))
     }
 
     /// Gives common room back, and calls the connection that has waited longest for it.
@@ -140,9 +142,16 @@ impl Inbox {
     }
 
     /// A connection that will pass messages on.
-    pub(crate) fn source(self: &Arc<Self>, id: u64) -> Source {
-        let held = Held::default();
-        let changed = held.changed.clone();
+    pub(crate) fn source(self: &Arc<Self>, origin: Origin) -> Source {
+        let changed = Arc::new(Event::new());
+        let held = Held {
+            origin,
+            messages: VecDeque::new(),
+            admitted: VecDeque::new(),
+            expected: 0,
+            changed: changed.clone(),
+        };
+        let id = origin.connection;
         self.lock().sources.insert(id, held);
         Source {
             inbox: self.clone(),
@@ -152,7 +161,7 @@ impl Inbox {
     }
 
     /// Waits for a message and tells which connection it came from; each has its turn.
-    pub(crate) async fn take(&self) -> Result<(u64, Message), Closed> {
+    pub(crate) async fn take(&self) -> Result<(Origin, Message), Closed> {
         loop {
             let arrived = self.arrived.listen();
             {
@@ -169,7 +178,7 @@ impl Inbox {
     }
 
     /// As [`take`](Self::take), for a reader that keeps a few messages in `hand`.
-    pub(crate) async fn take_by_hand(&self, hand: &mut Hand) -> Result<(u64, Message), Closed> {
+    pub(crate) async fn take_by_hand(&self, hand: &mut Hand) -> Result<(Origin, Message), Closed> {
         loop {
             if let Some(found) = hand.0.pop_front() {
                 return Ok(found);
@@ -316,21 +325,30 @@ mod tests {
         pin!(future).poll(&mut cx) == Poll::Ready(())
     }
 
-    fn take(inbox: &Inbox) -> (u64, Message) {
-        block_on(inbox.take()).unwrap()
+    fn source(inbox: &Arc<Inbox>, connection: u64) -> Source {
+        inbox.source(Origin {
+            host: None,
+            connection,
+            is_local: true,
+        })
+    }
+
+    /// Which connection the next message is of.
+    fn take(inbox: &Inbox) -> u64 {
+        block_on(inbox.take()).unwrap().0.connection
     }
 
     #[test]
     fn connections_have_their_turn_however_much_one_sends() {
         let inbox = Inbox::new(1 << 20);
-        let (busy, quiet) = (inbox.source(1), inbox.source(2));
+        let (busy, quiet) = (source(&inbox, 1), source(&inbox, 2));
         block_on(busy.admit(3, 9));
         for text in ["a", "b", "c"] {
             deliver(&busy, text);
         }
         block_on(quiet.admit(1, 3));
         deliver(&quiet, "q");
-        let order = [(); 4].map(|()| take(&inbox).0);
+        let order = [(); 4].map(|()| take(&inbox));
         assert_eq!(order, [1, 2, 1, 1]);
         assert!(busy.is_taken() && quiet.is_taken());
     }
@@ -338,7 +356,7 @@ mod tests {
     #[test]
     fn reader_takes_several_at_a_time_and_keeps_their_order() {
         let inbox = Inbox::new(1 << 20);
-        let (busy, quiet) = (inbox.source(1), inbox.source(2));
+        let (busy, quiet) = (source(&inbox, 1), source(&inbox, 2));
         block_on(busy.admit(3, 9));
         busy.deliver(&mut ["a", "b", "c"].map(message).to_vec());
         block_on(quiet.admit(1, 3));
@@ -354,21 +372,21 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_but_small_senders_pass() {
         let inbox = Inbox::new(100_000);
-        let (hog, other, small) = (inbox.source(1), inbox.source(2), inbox.source(3));
+        let (hog, other, small) = (source(&inbox, 1), source(&inbox, 2), source(&inbox, 3));
         assert!(is_ready(hog.admit(1, 90_000)));
         assert!(!is_ready(other.admit(1, 50_000)), "over the common room");
         assert!(!is_ready(hog.admit(1, 12_000)), "over the common room");
         assert!(is_ready(small.admit(1, 10)));
         assert!(!is_ready(small.admit(1, 12_000)), "has something waiting");
         deliver(&hog, "large");
-        assert_eq!(take(&inbox).0, 1);
+        assert_eq!(take(&inbox), 1);
         assert!(is_ready(other.admit(1, 50_000)));
     }
 
     #[test]
     fn larger_than_the_whole_room_passes_alone_and_in_turn() {
         let inbox = Inbox::new(1_000);
-        let (first, second, third) = (inbox.source(1), inbox.source(2), inbox.source(3));
+        let (first, second, third) = (source(&inbox, 1), source(&inbox, 2), source(&inbox, 3));
         assert!(is_ready(first.admit(1, 50_000)));
         let mut cx = Context::from_waker(Waker::noop());
         let mut waits = pin!(second.admit(1, 60_000));
@@ -381,14 +399,14 @@ mod tests {
         assert!(waits.as_mut().poll(&mut cx).is_ready());
         assert!(behind.as_mut().poll(&mut cx).is_pending(), "room is taken");
         deliver(&second, "y");
-        assert_eq!(take(&inbox).0, 2);
+        assert_eq!(take(&inbox), 2);
         assert!(behind.as_mut().poll(&mut cx).is_ready());
     }
 
     #[test]
     fn connection_that_gives_up_waiting_does_not_hold_up_others() {
         let inbox = Inbox::new(1_000);
-        let (first, second, third) = (inbox.source(1), inbox.source(2), inbox.source(3));
+        let (first, second, third) = (source(&inbox, 1), source(&inbox, 2), source(&inbox, 3));
         assert!(is_ready(first.admit(1, 20_000)));
         assert!(!is_ready(second.admit(1, 20_000)), "waits, then is dropped");
         drop(first);
@@ -399,7 +417,7 @@ mod tests {
     fn nothing_is_left_of_connections_that_come_and_go() {
         let inbox = Inbox::new(1 << 20);
         for id in 0..1_000 {
-            let source = inbox.source(id);
+            let source = source(&inbox, id);
             block_on(source.admit(1, 100_000));
             deliver(&source, "m");
             if id % 2 == 0 {

@@ -20,11 +20,13 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod backlog;
+mod complaints;
 mod connection;
 mod counters;
 mod dealer;
 mod device;
 mod dial;
+mod dials;
 mod door;
 mod error;
 mod fan_out;
@@ -33,22 +35,27 @@ mod lane;
 mod link;
 mod message;
 mod options;
+mod origin;
 mod outlet;
 mod publish;
 mod pull;
 mod push;
+mod resolve;
 mod router;
 mod runtime;
 mod subscribe;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod turns;
 mod watchdog;
 
 pub use carbontube_protocol::{Address, AddressError, Host};
+pub use complaints::Complaints;
 pub use counters::CountersSnapshot;
 pub use dealer::Dealer;
 pub use device::{Forwarder, Streamer};
 pub use dial::{Dialled, dial};
+pub use dials::{DialBudget, DialPass};
 pub use door::Hurry;
 pub use error::{
     CloseOutcome, Closed, DialError, NotConnected, OpenError, Reason, Rejected, RouteError,
@@ -57,10 +64,13 @@ pub use fan_out::FanOut;
 pub use link::{LinkState, LinkWatch};
 pub use message::{Message, add_delimiter, take_delimiter};
 pub use options::{Endpoint, Options};
+pub use origin::Origin;
 pub use publish::Publish;
 pub use pull::Pull;
 pub use push::Push;
+pub use resolve::{Found, Resolver};
 pub use router::{PeerId, Router, RouterSender};
 pub use runtime::init_runtime;
 pub use subscribe::Subscribe;
+pub use turns::{Placed, Turns};
 pub use watchdog::{ExecutorProbe, Watchdog};

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use carbontube_protocol::{Address, Limits};
 
+use crate::{DialPass, Resolver};
+
 /// One place where a socket meets the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -66,6 +68,11 @@ pub struct Options {
     pub keepalive: Duration,
     /// How long written data may stay unacknowledged by the peer's kernel before the connection is given up.
     pub user_timeout: Duration,
+
+    /// What looks up the names of hosts. Default: the system's, one for the process.
+    pub resolver: Resolver,
+    /// Within which budget a dialling socket dials; none for peers that were configured.
+    pub dials: Option<DialPass>,
 }
 
 /// Room for the frame headers of a message on top of its payload.
@@ -95,6 +102,8 @@ impl Options {
             connections_per_host_max: 2048,
             keepalive: Duration::from_secs(10),
             user_timeout: Duration::from_secs(20),
+            resolver: Resolver::default(),
+            dials: None,
         }
     }
 

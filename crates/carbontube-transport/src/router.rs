@@ -92,8 +92,8 @@ impl Router {
     /// When the socket is closed.
     pub async fn recv(&mut self) -> Result<(PeerId, Message), Closed> {
         let inbox = &self.post.connections.inbox;
-        let (id, message) = inbox.take_by_hand(&mut self.hand).await?;
-        Ok((PeerId(id), message))
+        let (origin, message) = inbox.take_by_hand(&mut self.hand).await?;
+        Ok((PeerId(origin.connection), message))
     }
 
     /// A handle that sends, from any task or thread.

@@ -8,7 +8,7 @@ use crate::connection::Connections;
 use crate::door::Door;
 use crate::door::zmtp::{self, Kind};
 use crate::inbox::Hand;
-use crate::{Closed, CountersSnapshot, Endpoint, Message, OpenError, Options};
+use crate::{Closed, CountersSnapshot, Endpoint, Message, OpenError, Options, Origin};
 
 /// Receives published messages by topic from any number of publishers.
 #[derive(Debug)]
@@ -62,9 +62,18 @@ impl Subscribe {
     /// # Errors
     /// When the socket is closed.
     pub async fn recv(&mut self) -> Result<Message, Closed> {
-        let inbox = &self.connections.inbox;
-        let (_, message) = inbox.take_by_hand(&mut self.hand).await?;
+        let (message, _) = self.recv_from().await?;
         Ok(message)
+    }
+
+    /// As [`recv`](Self::recv); also tells by which connection the message came.
+    ///
+    /// # Errors
+    /// When the socket is closed.
+    pub async fn recv_from(&mut self) -> Result<(Message, Origin), Closed> {
+        let inbox = &self.connections.inbox;
+        let (origin, message) = inbox.take_by_hand(&mut self.hand).await?;
+        Ok((message, origin))
     }
 
     /// Peers connected now.

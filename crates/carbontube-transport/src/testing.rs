@@ -17,7 +17,7 @@ use crate::door::splice::{End, Intake, Line, Outgoing, Replies, give_out, take_i
 use crate::door::wire::Wire;
 use crate::door::zmtp;
 use crate::inbox::Inbox;
-use crate::{CountersSnapshot, Options};
+use crate::{CountersSnapshot, Options, Origin};
 
 /// Every kind of socket, by the number that [`serve`] takes.
 pub const KINDS: [&str; 6] = ["PULL", "PUSH", "PUB", "SUB", "ROUTER", "DEALER"];
@@ -118,13 +118,13 @@ impl Outgoing for Nobody {
 /// When `kind` is none of [`KINDS`].
 pub fn serve(kind: usize, pieces: &[&[u8]], options: &Options) -> io::Result<Served> {
     let kind = KINDS_OF_DOORS[kind];
-    let source = Inbox::new(usize::MAX).source(0);
+    let (mut peer, near) = pair()?;
+    let source = Inbox::new(usize::MAX).source(Origin::of(0, &near));
     let intake = match kind {
         zmtp::Kind::Publish => Intake::Topics,
         zmtp::Kind::Push => Intake::Nothing,
         _ => Intake::Messages(&source),
     };
-    let (mut peer, near) = pair()?;
     let (mut crate_side, own) = pair()?;
     let counters = Counters::default();
     let (mut passed, mut replied) = (Vec::new(), Vec::new());

@@ -2,6 +2,15 @@
 
 import { inFull } from "./format.js";
 
+// What moves a cursor, turns the reading direction or is invisible: as `harmless` of the
+// protocol crate has it, but for line breaks and tabs, which a page may have.
+const UNSHOWN = /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+
+/** A peer's text as it may be shown. */
+export function harmless(text) {
+  return String(text).replace(UNSHOWN, "\ufffd");
+}
+
 /**
  * Makes an element.
  * `attributes`: `class`, `on` (listeners by event), `data` (data- attributes), properties
@@ -10,7 +19,8 @@ import { inFull } from "./format.js";
 export function el(name, attributes = {}, ...children) {
   const node = document.createElement(name);
   set(node, attributes);
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  const shown = children.flat().filter((child) => child !== null && child !== undefined && child !== false);
+  node.append(...shown.map((child) => (typeof child === "string" ? harmless(child) : child)));
   return node;
 }
 
@@ -34,7 +44,7 @@ export function set(node, attributes) {
 
 /** Sets a node's text, and touches it only when it differs. */
 export function say(node, text) {
-  const wanted = String(text);
+  const wanted = harmless(text);
   if (node.textContent !== wanted) node.textContent = wanted;
 }
 

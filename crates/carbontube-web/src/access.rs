@@ -2,7 +2,9 @@
 //! token where there is one, no change where it is read only.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use crate::brake::Brake;
 use crate::options::WebOptions;
 use crate::request::{Problem, Request};
 use crate::sessions::{Lease, Sessions, same};
@@ -17,6 +19,7 @@ pub(crate) struct Access {
     token: Option<String>,
     read_only: bool,
     pub(crate) sessions: Sessions,
+    pub(crate) brake: Brake,
 }
 
 impl Access {
@@ -33,6 +36,7 @@ impl Access {
             token: options.token.clone(),
             read_only: options.read_only,
             sessions: Sessions::default(),
+            brake: Brake::default(),
         }
     }
 
@@ -106,13 +110,13 @@ impl Access {
     }
 
     fn shows_token(&self, request: &Request) -> bool {
-        let shown = request.header("authorization").and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme
-                .eq_ignore_ascii_case("bearer")
-                .then_some(token.trim())
-        });
-        shown.is_some_and(|token| self.is_token(token))
+        shown_token(request).is_some_and(|token| self.is_token(token))
+    }
+
+    /// How long the refusal of a request has to wait: it showed a wrong token.
+    pub(crate) fn brake(&self, request: &Request) -> Option<Duration> {
+        shown_token(request)?;
+        Some(self.brake.wrong(request.host()))
     }
 
     pub(crate) fn read_only(&self) -> bool {
@@ -126,6 +130,14 @@ impl Access {
         }
         Ok(())
     }
+}
+
+/// The token that a program shows.
+fn shown_token(request: &Request) -> Option<&str> {
+    let (scheme, token) = request.header("authorization")?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
 }
 
 /// A host without its port.

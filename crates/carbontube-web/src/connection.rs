@@ -42,6 +42,9 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// each is held in memory for as long as its reader takes.
 const LARGE_BYTES: usize = 1 << 20;
 const LARGE_MAX: usize = 8;
+/// The request that has a place when there is none for others, and how long it may take.
+const HEALTH: &str = "/healthz";
+const HEALTH_MAX: Duration = Duration::from_secs(2);
 /// How much a page may say after it asked for its stream; it has nothing to say.
 const CHATTER_BYTES_MAX: usize = 1 << 10;
 /// How many bytes of empty lines may stand before a request.
@@ -124,6 +127,22 @@ pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, app: Arc<App>
         }
     };
     within(CLOSE_MAX, drain).await;
+}
+
+/// Serves one request for which there is no place, unless it asks for the process's health.
+pub(crate) async fn serve_health(mut stream: TcpStream, peer: SocketAddr, app: Arc<App>) {
+    let work = async {
+        let head = read_head(&mut stream, &mut Vec::new(), peer).await?;
+        let response = match head.request.path.as_str() {
+            HEALTH => app.answer(&head.request).await,
+            _ => Problem::new(503, "busy", "there are too many connections").response(),
+        };
+        let response = response.header("retry-after", "5");
+        write(&mut stream, response, true, head.request.method == "HEAD").await?;
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        Ok::<_, End>(())
+    };
+    let _late = within(HEALTH_MAX, work).await;
 }
 
 /// One request and its answer; whether another may follow.

@@ -12,12 +12,14 @@
 mod access;
 mod api;
 mod assets;
+mod brake;
 mod connection;
 mod error;
 mod feed;
 mod logs;
 mod metrics;
 mod options;
+mod places;
 mod preview;
 mod request;
 mod server;

@@ -155,6 +155,18 @@ pub(crate) async fn metrics(app: &App) -> Response {
         &[],
         app.pages.load(std::sync::atomic::Ordering::Relaxed),
     );
+    out.counter(
+        "carbontube_web_wrong_tokens_total",
+        "Requests that showed a wrong token.",
+        &[],
+        app.access.brake.count(),
+    );
+    out.counter(
+        "carbontube_web_connections_refused_total",
+        "Connections that got no place for more than a health check.",
+        &[],
+        app.places.refused(),
+    );
     for view in &app.hub.views {
         let latencies = match app.client(view).await {
             Ok(client) if view.lock().reach() == Reach::Live => client.latencies().await.ok(),

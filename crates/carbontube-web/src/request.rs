@@ -1,6 +1,7 @@
 //! A request and its answer, apart from how they travel.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::Serialize;
 use serde_json::json;
@@ -38,6 +39,12 @@ pub(crate) const HEADERS: [&str; 9] = [
 ];
 
 impl Request {
+    /// The peer's IP address.
+    pub(crate) fn host(&self) -> IpAddr {
+        let peer = self.peer.parse::<SocketAddr>();
+        peer.map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.ip())
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }

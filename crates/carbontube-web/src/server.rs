@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use async_std::net::{TcpListener, TcpStream};
 use async_std::task::{JoinHandle, spawn};
+use carbontube_transport::Complaints;
 use futures_lite::future;
 use futures_lite::io::AsyncWriteExt;
 
@@ -18,8 +18,6 @@ use crate::options::WebOptions;
 use crate::state::Hub;
 use crate::{connection, watch};
 
-/// The most connections at once.
-const CONNECTIONS_MAX: usize = 512;
 /// How long telling a peer that there is no room may take.
 const REFUSE_MAX: Duration = Duration::from_secs(2);
 /// What a peer is told when there are too many.
@@ -156,7 +154,7 @@ impl Drop for Web {
 }
 
 async fn accept(listener: TcpListener, stopped: Receiver<()>, app: Arc<App>) {
-    let open = Arc::new(AtomicUsize::new(0));
+    let complaints = Complaints::new();
     loop {
         let stop = async {
             let _ = stopped.recv().await;
@@ -173,29 +171,34 @@ async fn accept(listener: TcpListener, stopped: Receiver<()>, app: Arc<App>) {
                 continue;
             }
         };
-        if open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+        let place = app.places.take(peer.ip());
+        if place.as_ref().is_none_or(|place| place.is_brief)
+            && let Some(hidden) = complaints.admit("full")
+        {
+            log::warn!(
+                "no place for a connection of {}: there are too many ({hidden} not shown)",
+                peer.ip()
+            );
+        }
+        let Some(place) = place else {
             spawn(refuse(stream));
             continue;
-        }
-        open.fetch_add(1, Ordering::Relaxed);
-        let (app, stopped, open) = (app.clone(), stopped.clone(), Count(open.clone()));
+        };
+        let (app, stopped) = (app.clone(), stopped.clone());
         spawn(async move {
             // A page's stream has no end of its own.
             let stop = async {
                 let _ = stopped.recv().await;
             };
-            future::or(stop, connection::serve(stream, peer, app)).await;
-            drop(open);
+            let serve = async {
+                match place.is_brief {
+                    true => connection::serve_health(stream, peer, app).await,
+                    false => connection::serve(stream, peer, app).await,
+                }
+            };
+            future::or(stop, serve).await;
+            drop(place);
         });
-    }
-}
-
-/// Counts a connection until it is dropped.
-struct Count(Arc<AtomicUsize>);
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

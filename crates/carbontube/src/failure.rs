@@ -77,15 +77,32 @@ impl Failure {
     }
 
     pub(crate) fn render(&self, style: &crate::cli::Style) -> String {
-        let mut text = format!("{} {}\n", style.bad("error:"), self.message);
+        let message = harmless_lines(&self.message);
+        let mut text = format!("{} {message}\n", style.bad("error:"));
         for cause in &self.causes {
+            let cause = harmless_lines(cause);
             text.push_str(&format!("{} {cause}\n", style.faint("caused by:")));
         }
         if let Some(hint) = &self.hint {
+            let hint = harmless_lines(hint);
             text.push_str(&format!("{} {hint}\n", style.good("hint:")));
         }
         text
     }
+
+    /// What a peer may have written begins no line of its own.
+    pub(crate) fn in_one_line(mut self) -> Self {
+        let one_line = |text: &mut String| *text = carbontube_protocol::harmless(text).into_owned();
+        one_line(&mut self.message);
+        self.causes.iter_mut().for_each(one_line);
+        self
+    }
+}
+
+/// Lines of our own stay lines; nothing else in them reaches a terminal.
+fn harmless_lines(text: &str) -> String {
+    let lines = text.split('\n').map(carbontube_protocol::harmless);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl fmt::Display for Failure {

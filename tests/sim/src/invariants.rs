@@ -80,6 +80,7 @@ pub const EACH_STEP: &[(&str, Check)] = &[
         "workers_are_within_credit",
         workers::workers_are_within_credit,
     ),
+    ("newcomers_are_bounded", workers::newcomers_are_bounded),
     (
         "repeated_executions_have_a_cause",
         repeats::repeated_executions_have_a_cause,

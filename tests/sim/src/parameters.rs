@@ -401,6 +401,7 @@ fn core(r: &mut Rng, worker_timeout: Duration) -> CoreOptions {
         history_result_bytes_max: pick(r, &[16, 1 << 20]),
         page_bytes: pick(r, &[64, 512, 60 << 10]),
         payload_cache_bytes_max: pick(r, &[0, 2000, 64 << 20]),
+        newcomers_max: pick(&mut r.clone(), &[16, 512]),
         journal_garbage_bytes_min: pick(&mut r.clone(), &[2 << 10, 16 << 10, 4 << 20]),
         ..CoreOptions::default()
     }

@@ -35,6 +35,9 @@ struct Arguments {
     /// the manager's sub address
     #[argh(option)]
     pub_connect: Vec<Address>,
+    /// where the worker listens (any free port of 127.0.0.1)
+    #[argh(option)]
+    pull_bind: Option<Address>,
     /// where managers reach the worker, when that is not where it listens
     #[argh(option)]
     advertise: Option<Address>,
@@ -116,7 +119,8 @@ fn main() -> Result<()> {
     let job_type = arguments.phase.parse::<JobType>()?;
     let mut options = WorkerOptions::new(job_type);
     options.slots = arguments.concurrency;
-    options.pull = vec![Endpoint::Bind("tcp://127.0.0.1".parse()?)];
+    let anywhere = "tcp://127.0.0.1".parse()?;
+    options.pull = vec![Endpoint::Bind(arguments.pull_bind.unwrap_or(anywhere))];
     options.advertise = arguments.advertise;
     options.push_connect = arguments.push_connect;
     options.pub_connect = arguments.pub_connect;

@@ -116,7 +116,8 @@ impl Core {
             }
             (None, Message::Refusal(refusal)) => {
                 let address = self.links.address(link);
-                log::warn!("{address} refused something: {}", refusal.message);
+                let why = carbontube_protocol::harmless(&refusal.message);
+                log::warn!("{address} refused something: {why}");
             }
             (None, _) => {}
         }

@@ -74,11 +74,16 @@ impl Core {
             if record.json {
                 self.workers.speak(record.address.clone(), Codec::Json);
             }
-            if !self.register(id, phase, &record.address, record.original, 0, now) {
+            if self.workers.table.len() >= self.options.workers_max {
+                self.count("workers_refused", 1);
                 continue;
             }
+            self.insert_worker(id, phase, &record.address, record.original, 0, now);
+            self.newcomers.touch(id);
+            self.publish_worker(id, now, WorkerStatus::Connecting);
             if let Some(worker) = self.workers.table.get_mut(&id) {
                 worker.heard = false;
+                worker.vouched = true;
                 worker.shared = record.shared;
                 worker.known = Some(Known {
                     held_max: record.held_max,

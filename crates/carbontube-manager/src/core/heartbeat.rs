@@ -90,6 +90,9 @@ impl Core {
         if received > 0 {
             self.replace_others(id, now);
         }
+        if received > 0 || shared {
+            self.settle_proven(id);
+        }
         // It has heard of this epoch, and takes up nothing of an earlier one any more. Of
         // those behind a shared address another one may still take up what a device kept.
         if received > 0 && !shared {
@@ -107,6 +110,17 @@ impl Core {
         slots: u32,
         now: Timestamp,
     ) -> bool {
+        let known = self.workers.table.get(&id);
+        let moved = known.is_some_and(|worker| worker.address != *address);
+        if moved {
+            if !self.may_have_moved(id, now) {
+                self.count("heartbeats_from_elsewhere", 1);
+                return false;
+            }
+            if self.is_refused(address, now) || !self.admit(id, now) {
+                return false;
+            }
+        }
         if let Some(worker) = self.workers.table.get_mut(&id) {
             worker.last_seen = now;
             worker.lost = false;
@@ -117,7 +131,6 @@ impl Core {
                     worker.lost = false;
                 }
             }
-            let moved = self.workers.table.get(&id).map(|worker| &worker.address) != Some(address);
             if moved {
                 self.leave_pipe(id);
                 let pipe = self.pipe_to(address, original, id);
@@ -126,6 +139,7 @@ impl Core {
                     worker.pipe = pipe;
                     worker.received = 0;
                     worker.proven = false;
+                    worker.vouched = false;
                 }
                 self.keep_known(id);
             }
@@ -135,6 +149,24 @@ impl Core {
             self.count("workers_refused", 1);
             return false;
         }
+        if !self.admit(id, now) {
+            return false;
+        }
+        self.insert_worker(id, phase, address, original, slots, now);
+        self.publish_worker(id, now, WorkerStatus::Connecting);
+        true
+    }
+
+    /// Takes a worker into the table, and opens a pipe to it.
+    pub(super) fn insert_worker(
+        &mut self,
+        id: WorkerId,
+        phase: u16,
+        address: &Address,
+        original: bool,
+        slots: u32,
+        now: Timestamp,
+    ) {
         let pipe = self.pipe_to(address, original, id);
         let worker = Worker {
             phase,
@@ -143,6 +175,7 @@ impl Core {
             original,
             pipe,
             heard: true,
+            vouched: false,
             known: None,
             slots,
             draining: false,
@@ -166,8 +199,6 @@ impl Core {
         };
         self.workers.table.insert(id, worker);
         self.wake_at(now + self.options.worker_timeout);
-        self.publish_worker(id, now, WorkerStatus::Connecting);
-        true
     }
 
     fn pipe_to(&mut self, address: &Address, original: bool, id: WorkerId) -> PipeId {
@@ -256,6 +287,7 @@ impl Core {
                 worker.received = 0;
                 worker.proven = false;
             }
+            self.newcomers.touch(*id);
         }
         let address = pipe.address.clone();
         self.workers.by_address.insert(address.clone(), new);
@@ -651,8 +683,7 @@ impl Core {
             let worker = self.workers.table.get(&id);
             let is_over = worker.is_some_and(|worker| self.is_out_of_view(worker, now));
             if is_over {
-                self.leave_pipe(id);
-                self.workers.table.remove(&id);
+                self.forget_worker(id);
             }
         }
         self.check_original_leases(now);
@@ -709,8 +740,7 @@ impl Core {
         }
         self.adoption_unanswered(id, now);
         self.make_unknown(id);
-        self.leave_pipe(id);
-        self.workers.table.remove(&id);
+        self.forget_worker(id);
         let timeout = self.options.worker_timeout;
         self.workers.remember_gone(id, now + timeout);
         self.publish(now, kind);

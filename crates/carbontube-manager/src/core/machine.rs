@@ -15,6 +15,7 @@ use super::cause::Repeats;
 use super::history::History;
 use super::job::{JobNo, Jobs};
 use super::journal::Journal;
+use super::newcomers::Newcomers;
 use super::payload::Payloads;
 use super::record::Totals;
 use super::results::Settled;
@@ -46,6 +47,7 @@ pub struct Core {
     pub(super) effects: VecDeque<Gated>,
     pub(super) jobs: Jobs,
     pub(super) workers: Workers,
+    pub(super) newcomers: Newcomers,
     pub(super) journal: Journal,
     pub(super) history: History,
     pub(super) payloads: Payloads,

@@ -30,6 +30,11 @@ pub struct CoreOptions {
     pub live_jobs_max: u64,
     /// The most workers known at once. Default 10,000.
     pub workers_max: usize,
+    /// The most workers known at once that have not shown yet that they receive, and how many
+    /// of them come in at once after a rest. Default 512.
+    pub newcomers_max: usize,
+    /// How many of them come in each second at most. Default 100.
+    pub newcomers_per_second: u32,
     /// The most attempts one worker may announce as slots. Default 65,536.
     pub slots_max: u32,
     /// The most jobs that one client may wait for, and all clients together. Default
@@ -71,6 +76,8 @@ impl Default for CoreOptions {
             poison_losses: 3,
             live_jobs_max: 10_000_000,
             workers_max: 10_000,
+            newcomers_max: 512,
+            newcomers_per_second: 100,
             slots_max: 65_536,
             waits_max: (100_000, 1_000_000),
             history_jobs_max: 100_000,

@@ -417,6 +417,7 @@ impl Recovery {
             recovered_below: jobs.next_ticket,
             jobs,
             workers: Default::default(),
+            newcomers: Default::default(),
             journal,
             history: self.history,
             settled: Default::default(),

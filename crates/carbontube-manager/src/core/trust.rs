@@ -44,6 +44,15 @@ impl Core {
         if let Some(worker) = self.workers.table.get_mut(&id) {
             worker.proven = true;
             worker.lacking = 0;
+            self.settle(id);
+        }
+    }
+
+    /// One that was shown to receive is no newcomer any more.
+    pub(super) fn settle_proven(&mut self, id: WorkerId) {
+        let worker = self.workers.table.get(&id);
+        if worker.is_some_and(|worker| self.workers.is_proven(worker)) {
+            self.settle(id);
         }
     }
 
@@ -181,22 +190,23 @@ impl Core {
     }
 
     /// Makes room in the table of workers: one that was never shown to receive and holds
-    /// nothing gives way.
+    /// nothing gives way. One that is believed because others behind its address are comes
+    /// after those that nobody speaks for.
     pub(super) fn make_room(&mut self) -> bool {
         if self.workers.table.len() < self.options.workers_max {
             return true;
         }
         let table = self.workers.table.iter();
         let unproven = table.filter(|(_, worker)| {
-            worker.attempts.is_empty() && worker.known.is_none() && !self.workers.is_proven(worker)
+            worker.attempts.is_empty() && worker.known.is_none() && !worker.proven
         });
-        let oldest = unproven.min_by_key(|(id, worker)| (worker.last_seen, **id));
+        let oldest = unproven
+            .min_by_key(|(id, worker)| (self.workers.is_proven(worker), worker.last_seen, **id));
         let Some(id) = oldest.map(|(id, _)| *id) else {
             return false;
         };
         self.count("workers_displaced", 1);
-        self.leave_pipe(id);
-        self.workers.table.remove(&id);
+        self.forget_worker(id);
         true
     }
 }

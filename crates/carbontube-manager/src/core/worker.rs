@@ -36,6 +36,8 @@ pub(super) struct Worker {
     pub(super) pipe: PipeId,
     /// Whether it has announced itself since this start.
     pub(super) heard: bool,
+    /// The journal names it at this address.
+    pub(super) vouched: bool,
     /// What the journal knows of it; none while it cannot hold an attempt.
     pub(super) known: Option<Known>,
     pub(super) slots: u32,
@@ -250,7 +252,7 @@ impl Workers {
 }
 
 /// The worker id of one of the original's workers: a stable hash of its own.
-pub(super) fn original_id(text: &str) -> WorkerId {
+pub(crate) fn original_id(text: &str) -> WorkerId {
     let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     for byte in text.bytes() {
         hash ^= u128::from(byte);

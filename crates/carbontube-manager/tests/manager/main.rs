@@ -3,6 +3,7 @@
 
 mod drain;
 mod events;
+mod invented;
 mod jobs;
 mod peers;
 mod starting;

@@ -16,8 +16,8 @@ use carbontube_protocol::message::{
     Stats, Wait, WorkerState,
 };
 use carbontube_protocol::{
-    Address, AttemptId, Codec, JobId, JobType, Limits, PipelineName, Timestamp, WorkerId, decode,
-    encode, encode_event,
+    Address, AttemptId, Codec, Host, JobId, JobType, Limits, PipelineName, Timestamp, WorkerId,
+    decode, encode, encode_event,
 };
 use carbontube_transport::{Dealer, Endpoint, Options, Publish, Pull, Push};
 use futures_lite::future;
@@ -236,6 +236,8 @@ pub(crate) fn counter(stats: &Stats, name: &str) -> u64 {
 pub(crate) struct Worker {
     id: WorkerId,
     job_type: JobType,
+    /// The name of its host, if it announces one.
+    pub(crate) name: Option<&'static str>,
     pull: Pull,
     push: Push,
     publish: Publish,
@@ -254,6 +256,7 @@ impl Worker {
         Worker {
             id: WorkerId::generate(),
             job_type: job_type(name),
+            name: None,
             pull: Pull::open(options(), [Endpoint::Bind(loopback())])
                 .await
                 .unwrap(),
@@ -278,11 +281,15 @@ impl Worker {
             sequence: head.sequence,
             held: self.held.clone(),
         });
+        let mut address = self.pull.local_addresses()[0].clone();
+        if let (Some(name), Address::Tcp { host, .. }) = (self.name, &mut address) {
+            *host = Host::Name(name.to_owned());
+        }
         let heartbeat = Heartbeat {
             worker: self.id,
             sequence: self.events,
             job_type: self.job_type.clone(),
-            address: self.pull.local_addresses()[0].clone(),
+            address,
             shared_address: false,
             slots: 1,
             state: WorkerState::Available,

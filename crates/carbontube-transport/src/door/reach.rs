@@ -1,19 +1,25 @@
 //! Dialling an address: resolve, connect, shake hands, all within the time limits.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use async_io::Async;
-use async_std::net::ToSocketAddrs;
 use carbontube_protocol::{Address, Host};
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::Options;
+use crate::{Options, Origin};
 
 use super::handshake::{HandshakeError, Met, Wish, meet};
 use super::wire::{Wire, until};
+
+/// Names that only the budget's dials ask for wait in a line of their own.
+const SOMEBODY: Origin = Origin {
+    host: None,
+    connection: 0,
+    is_local: false,
+};
 
 /// Keepalive probes without an answer before a connection is given up.
 const KEEPALIVE_RETRIES: u32 = 3;
@@ -42,11 +48,15 @@ pub(crate) async fn reach(
     wish: Wish,
     options: &Options,
 ) -> Result<(Wire, Met), ReachError> {
+    let mut handshake_timeout = options.handshake_timeout;
+    if let Some(pass) = &options.dials {
+        handshake_timeout = pass.handshake_timeout(handshake_timeout);
+    }
     let deadline = Instant::now() + options.connect_timeout;
     let wire = until(deadline, connect(target, options))
         .await
         .unwrap_or(Err(ReachError::TimedOut))?;
-    let deadline = Instant::now() + options.handshake_timeout;
+    let deadline = Instant::now() + handshake_timeout;
     let met = meet(&wire, wish, deadline)
         .await
         .map_err(ReachError::Handshake)?;
@@ -64,10 +74,10 @@ async fn connect(target: &Address, options: &Options) -> Result<Wire, ReachError
     let Host::Name(name) = host else {
         return Err(ReachError::Connect(io::ErrorKind::InvalidInput.into()));
     };
-    let found = (name.as_str(), port).to_socket_addrs().await;
-    let addresses: Vec<SocketAddr> = found.map_err(ReachError::Connect)?.collect();
+    let found = resolve(name, options).await.map_err(ReachError::Connect)?;
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
+    for address in found {
+        let address = SocketAddr::new(address, port);
         match Async::<TcpStream>::connect(address).await {
             Ok(stream) if is_self_connected(&stream) => {
                 failure = io::ErrorKind::ConnectionRefused.into();
@@ -80,6 +90,16 @@ async fn connect(target: &Address, options: &Options) -> Result<Wire, ReachError
         }
     }
     Err(ReachError::Connect(failure))
+}
+
+async fn resolve(name: &str, options: &Options) -> io::Result<Vec<IpAddr>> {
+    if let Ok(address) = name.parse() {
+        return Ok(vec![address]);
+    }
+    match &options.dials {
+        Some(pass) if !pass.is_trusted() => options.resolver.resolve_for(name, SOMEBODY).await,
+        _ => options.resolver.resolve(name).await,
+    }
 }
 
 /// Dialling a free local port can meet itself: TCP's simultaneous open.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use carbontube_protocol::JobId;
 use carbontube_protocol::message::LogLevel;
+use carbontube_protocol::{Harmless, JobId};
 
 use super::App;
 use super::jobs::{phase, worker};
@@ -65,7 +65,7 @@ pub(super) fn logs(app: &App, request: &Request) -> Result<Response, Problem> {
             line.job_type,
             line.worker.short(),
             line.job,
-            line.text.replace(char::is_control, "\u{fffd}"),
+            Harmless(&line.text),
         );
     }
     let response = Response::text("text/plain; charset=utf-8", text);

@@ -13,12 +13,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use async_io::Timer;
 use async_std::sync::Mutex;
 use carbontube_client::{ClientError, PipelineClient};
 use carbontube_protocol::message::Code;
 
 use crate::access::Access;
 use crate::options::WebOptions;
+use crate::places::Places;
 use crate::request::{Problem, Request, Response, decode};
 use crate::state::{Hub, View};
 use crate::{assets, metrics, watch};
@@ -32,6 +34,7 @@ pub(crate) struct App {
     pub(crate) options: Arc<WebOptions>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) access: Access,
+    pub(crate) places: Arc<Places>,
     /// Tells pages whether they still speak with the same process.
     pub(crate) instance: String,
     pub(crate) pages: Arc<AtomicUsize>,
@@ -200,6 +203,7 @@ impl App {
     pub(crate) fn new(options: Arc<WebOptions>, hub: Arc<Hub>) -> Self {
         App {
             access: Access::new(&options),
+            places: Arc::default(),
             instance: uuid::Uuid::new_v4().simple().to_string(),
             pages: Arc::default(),
             large: Arc::default(),
@@ -233,8 +237,13 @@ impl App {
                 continue;
             }
             self.access.check_site(request)?;
-            if *guard != Guard::Open {
-                self.access.check_token(request)?;
+            if *guard != Guard::Open
+                && let Err(problem) = self.access.check_token(request)
+            {
+                if let Some(pause) = self.access.brake(request) {
+                    Timer::after(pause).await;
+                }
+                return Err(problem);
             }
             if *guard == Guard::Change {
                 self.access.check_change()?;

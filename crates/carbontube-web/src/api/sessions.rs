@@ -1,7 +1,5 @@
 //! The token for a session, and the end of one.
 
-use std::time::Duration;
-
 use async_io::Timer;
 use serde::Deserialize;
 use serde_json::json;
@@ -9,9 +7,6 @@ use serde_json::json;
 use super::App;
 use crate::access::COOKIE;
 use crate::request::{Problem, Request, Response};
-
-/// How long a wrong token is thought about, so that trying many takes long.
-const WRONG_WAIT: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,8 +23,7 @@ pub(super) async fn login(app: &App, request: &Request) -> Result<Response, Prob
         ));
     }
     if !app.access.is_token(&login.token) {
-        log::warn!("a wrong token was given by {}", request.peer);
-        Timer::after(WRONG_WAIT).await;
+        Timer::after(app.access.brake.wrong(request.host())).await;
         return Err(Problem::new(401, "token", "that is not the token"));
     }
     let secret = app.access.sessions.open();

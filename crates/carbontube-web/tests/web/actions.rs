@@ -3,7 +3,7 @@
 use carbontube_web::WebOptions;
 use serde_json::{Value, json};
 
-use crate::http::{Events, get, get_with, post, raw, until};
+use crate::http::{Connection, Events, get, get_with, post, raw, until};
 use crate::support::{Running, Site, options, run};
 
 const ACTIONS: &str = "/api/v1/pipelines/films/actions";
@@ -298,5 +298,51 @@ fn token_is_needed_for_everything_but_health_and_gives_a_session() {
         assert_eq!(get_with(port, "/api/queues", &session).await.status, 401);
         // What was opened before ends with it.
         events.ended().await;
+    });
+}
+
+#[test]
+fn wrong_tokens_wait_ever_longer_and_are_counted() {
+    run(async {
+        let films = Running::start(options("films", &["cut"])).await;
+        let web = carbontube_web::Web::start(WebOptions {
+            port: 0,
+            api: films.api.clone(),
+            token: Some("a-token-of-some-length".to_owned()),
+            ..WebOptions::default()
+        });
+        let web = web.await.expect("it starts");
+        let port = web.address().port();
+        let shows = |token: &str| {
+            format!("Host: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close")
+        };
+        let (wrong, right) = (
+            shows("a-token-of-other-text"),
+            shows("a-token-of-some-length"),
+        );
+        let started = std::time::Instant::now();
+        for _ in 0..2 {
+            let refused = get_with(port, "/api/v1/overview", &wrong).await;
+            assert_eq!((refused.status, refused.code().as_str()), (401, "token"));
+        }
+        let waited = started.elapsed();
+        assert!(
+            waited >= std::time::Duration::from_millis(1500),
+            "{waited:?}"
+        );
+        // One more is still waiting when the right one is answered and tells of it.
+        let mut third = Connection::open(port).await;
+        let request = format!("GET /api/v1/overview HTTP/1.1\r\n{wrong}\r\n\r\n");
+        third.send(request.as_bytes()).await;
+        loop {
+            let metrics = get_with(port, "/metrics", &right).await;
+            assert_eq!(metrics.status, 200);
+            if metrics
+                .text()
+                .contains("carbontube_web_wrong_tokens_total 3\n")
+            {
+                break;
+            }
+        }
     });
 }

@@ -237,3 +237,25 @@ fn large_answers_that_nobody_reads_are_limited() {
         until_status(site.port, path, 200).await;
     });
 }
+
+#[test]
+fn health_is_told_however_many_connections_one_host_holds() {
+    run(async {
+        let films = Running::start(options("films", &["cut"])).await;
+        let site = Site::over(&[&films]).await;
+        let mut held = Vec::new();
+        for _ in 0..600 {
+            held.push(Connection::open(site.port).await);
+        }
+        until_status(site.port, "/api/v1/overview", 503).await;
+        until_status(site.port, "/healthz", 200).await;
+        drop(held);
+        until_status(site.port, "/api/v1/overview", 200).await;
+        let metrics = get(site.port, "/metrics").await.text();
+        let refused = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("carbontube_web_connections_refused_total "));
+        let refused: u64 = refused.expect("it is counted").parse().expect("a number");
+        assert!(refused >= 600 - 448, "{refused}");
+    });
+}

@@ -210,7 +210,11 @@ pub(crate) fn job(arguments: JobArguments) -> Outcome<Exit> {
             }
         }
         match instructions {
-            Some(instructions) => out.push_str(&format!("{:<14}{instructions}\n", "instructions")),
+            Some(instructions) => out.push_str(&format!(
+                "{:<14}{}\n",
+                "instructions",
+                harmless(instructions.get())
+            )),
             None => out.push_str(&format!(
                 "{:<14}{}\n",
                 "instructions",
@@ -252,23 +256,28 @@ pub(crate) fn workers(arguments: WorkersArguments) -> Outcome<Exit> {
         ];
         let mut rows = table(&headings);
         for worker in &workers {
-            rows.add_row([
-                worker.worker.short(),
-                worker.job_type.to_string(),
-                status(worker),
-                worker.running.to_string(),
-                worker.held.to_string(),
-                worker.slots.to_string(),
-                worker.success_count.to_string(),
-                worker.failed_count.to_string(),
-                format!("{} ago", ago(worker.last_seen_at)),
-                short(&harmless(&worker.host), 30),
-                worker.address.to_string(),
-            ]);
+            rows.add_row(row(worker));
         }
         print(&text(&rows))?;
         Ok(Exit::Success)
     })
+}
+
+/// A worker as the table shows it.
+pub(super) fn row(worker: &WorkerView) -> [String; 11] {
+    [
+        worker.worker.short(),
+        worker.job_type.to_string(),
+        status(worker),
+        worker.running.to_string(),
+        worker.held.to_string(),
+        worker.slots.to_string(),
+        worker.success_count.to_string(),
+        worker.failed_count.to_string(),
+        format!("{} ago", ago(worker.last_seen_at)),
+        short(&harmless(&worker.host), 30),
+        harmless(&worker.address.to_string()),
+    ]
 }
 
 fn status(worker: &WorkerView) -> String {
@@ -336,7 +345,7 @@ pub(crate) fn stats(arguments: StatsArguments) -> Outcome<Exit> {
         out.push_str(&text(&rows));
         out.push_str(&format!(
             "journal {} ({} pages, {} on disk)\n",
-            info.storage,
+            harmless(&info.storage),
             stats.journal.pages,
             indicatif::HumanBytes(stats.journal.disk_bytes),
         ));

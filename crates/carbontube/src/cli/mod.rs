@@ -297,8 +297,40 @@ fn start_log(default_level: &str) {
     if Style::stderr().is_coloured() {
         logger.write_style(env_logger::WriteStyle::Always);
     }
+    let logger = logger.build();
+    let most = logger.filter();
     // Fails only when a program that embeds this has a logger already: fine.
-    let _ = logger.try_init();
+    if log::set_boxed_logger(Box::new(HarmlessLog(logger))).is_ok() {
+        log::set_max_level(most);
+    }
+}
+
+/// A log whose lines move no cursor and are one line each, whatever peers wrote.
+struct HarmlessLog(env_logger::Logger);
+
+impl log::Log for HarmlessLog {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.log(
+            &log::Record::builder()
+                .metadata(record.metadata().clone())
+                .args(format_args!(
+                    "{}",
+                    carbontube_protocol::Harmless(record.args())
+                ))
+                .module_path(record.module_path())
+                .file(record.file())
+                .line(record.line())
+                .build(),
+        );
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 fn version(arguments: VersionArguments) -> Outcome<Exit> {
@@ -389,7 +421,9 @@ fn client_failure(error: &carbontube_client::ClientError) -> Failure {
         | ClientError::NoAddress => Exit::Usage,
         _ => Exit::Failure,
     };
-    Failure::from_error(exit, error).maybe_hint(error.hint())
+    Failure::from_error(exit, error)
+        .in_one_line()
+        .maybe_hint(error.hint())
 }
 
 /// Writes the addresses for whoever waits for them; never half a file.

@@ -61,14 +61,7 @@ impl Style {
     }
 }
 
-/// What a peer sent, with its control characters shown instead of obeyed: a log line
-/// must not move the cursor of whoever reads it.
+/// What a peer sent, as it may be shown: see [`carbontube_protocol::harmless`].
 pub(crate) fn harmless(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\t' => ' ',
-            c if c.is_control() => '\u{fffd}',
-            c => c,
-        })
-        .collect()
+    carbontube_protocol::harmless(text).into_owned()
 }

@@ -158,3 +158,116 @@ fn command_lines_of_the_original_are_taken() {
         );
     }
 }
+
+/// A peer's text that would set a terminal's title, clear it, turn the reading direction and
+/// begin a line of its own.
+const HOSTILE: &str =
+    "a\u{1b}]0;t\u{7}\u{9b}2J\u{0}\u{202e}\u{2066}\u{200f}\u{feff}\u{2028}\r\nerror: b";
+
+fn assert_harmless(what: &str, text: &str) {
+    assert_eq!(text, carbontube_protocol::harmless(text), "{what}");
+    assert!(text.contains('a') && text.contains('b'), "{what}: {text:?}");
+}
+
+#[test]
+fn what_peers_write_reaches_no_terminal_as_it_is() {
+    use carbontube_client::ClientError;
+    use carbontube_protocol::message::{
+        Code, Event, EventKind, LogLevel, LogLine, ManagerState, ProgressItem, WorkerStatus,
+        WorkerView,
+    };
+    use carbontube_protocol::{Address, AttemptId, JobId, JobType, Timestamp, WorkerId};
+
+    let evil = || HOSTILE.to_owned();
+    let job = JobId::new("job").expect("an id");
+    let job_type = JobType::new("cut").expect("a name");
+    let attempt = AttemptId {
+        epoch: 1,
+        counter: 1,
+    };
+    let worker = WorkerId::from_bytes([7; 16]);
+    let at = Timestamp(1);
+    let kinds = [
+        EventKind::Job {
+            job: job.clone(),
+            state: carbontube_protocol::message::JobState::Failed,
+            job_type: job_type.clone(),
+            worker: None,
+            error: Some(evil()),
+        },
+        EventKind::Worker {
+            worker,
+            job_type: job_type.clone(),
+            status: WorkerStatus::Available,
+            host: evil(),
+            slots: 1,
+        },
+        EventKind::Log {
+            worker,
+            job_type: job_type.clone(),
+            line: LogLine {
+                attempt,
+                job: job.clone(),
+                at,
+                level: LogLevel::Info,
+                text: evil(),
+            },
+        },
+        EventKind::Progress {
+            worker,
+            job_type: job_type.clone(),
+            item: ProgressItem {
+                attempt,
+                job,
+                fraction: 0.5,
+                text: evil(),
+            },
+        },
+        EventKind::Manager {
+            state: ManagerState::Running,
+            reason: evil(),
+        },
+        EventKind::Action {
+            text: evil(),
+            count: 1,
+            skipped: 0,
+        },
+    ];
+    for kind in kinds {
+        let event = Event { at, kind };
+        assert_harmless("an event", &tail::line(&event));
+    }
+    let refusal = ClientError::Refusal {
+        what: "a question",
+        code: Code::Busy,
+        message: evil(),
+    };
+    let text = client_failure(&refusal).render(&Style::PLAIN);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].starts_with("error: ") && lines.len() <= 2,
+        "{text:?}"
+    );
+    assert_harmless("a refusal", lines[0]);
+    let view = WorkerView {
+        worker,
+        job_type,
+        address: Address::Ipc {
+            path: evil().replace('\0', "").into(),
+        },
+        status: WorkerStatus::Available,
+        slots: 1,
+        held: 0,
+        running: 0,
+        success_count: 0,
+        failed_count: 0,
+        last_seen_at: at,
+        started_at: at,
+        host: evil(),
+        pid: 1,
+        version: evil(),
+    };
+    let row = admin::row(&view);
+    assert_harmless("a worker's host", &row[9]);
+    assert_harmless("a worker's address", &row[10]);
+}

@@ -66,3 +66,15 @@ pub fn workers_are_within_credit(watch: &mut Watch, view: &View<'_>) -> Result<(
     watch.held = held;
     Ok(())
 }
+
+/// However many workers are invented, few that have shown nothing are in the table.
+pub fn newcomers_are_bounded(_watch: &mut Watch, view: &View<'_>) -> Result<(), String> {
+    let most = view.parameters.core.newcomers_max;
+    let newcomers = view.manager.core().map_or(0, |core| core.newcomers());
+    match newcomers <= most {
+        true => Ok(()),
+        false => Err(format!(
+            "{newcomers} workers in the table have shown nothing, {most} may be there"
+        )),
+    }
+}

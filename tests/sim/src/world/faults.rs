@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use carbontube_manager::StartError;
+use carbontube_protocol::message::{Heartbeat, WorkerState};
+use carbontube_protocol::{Address, Codec, Timestamp, WorkerId, encode_event};
 use carbontube_storage::StoreError;
 
 use super::{Stashed, World};
@@ -75,6 +77,9 @@ const KINDS: [Kind; 15] = [
     Kind::Operation,
     Kind::Hostility,
 ];
+
+/// How many workers somebody invents at once.
+const INVENTED: usize = 40;
 
 const SHORT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(12));
 
@@ -554,7 +559,41 @@ impl World {
         self.later(Duration::from_millis(50), Later::Hostile(link, kind));
     }
 
+    /// Announces workers that nobody has, at addresses where nobody is.
+    fn invent_workers(&mut self, link: LinkId) {
+        self.context.counts.bump("fault: workers were invented");
+        let phases = self.context.parameters.definition.phases();
+        let phase = self.context.random.usize(..phases.len());
+        let job_type = phases[phase].job_type.clone();
+        for _ in 0..INVENTED {
+            let number = self.context.random.u16(1..);
+            let beat = Heartbeat {
+                worker: WorkerId::from_bytes(self.context.random.u128(..).to_be_bytes()),
+                sequence: 1,
+                job_type: job_type.clone(),
+                address: Address::tcp("nowhere", number),
+                shared_address: false,
+                slots: 4,
+                state: WorkerState::Available,
+                managers: Vec::new(),
+                success_count: 0,
+                failed_count: 0,
+                host: String::new(),
+                pid: 0,
+                started_at: Timestamp::ZERO,
+                version: String::new(),
+            };
+            let topic = format!("worker.{job_type}");
+            let frames = encode_event(&topic, &beat.into(), Codec::Bincode);
+            let _ = self.context.send(link, frames);
+        }
+        self.context.close_link(link, true);
+    }
+
     fn be_hostile(&mut self, link: LinkId, kind: u8) {
+        if kind % 16 == 2 {
+            return self.invent_workers(link);
+        }
         let number = self.context.random.usize(..self.workers.len());
         let old = self.workers[number].old_result().cloned();
         let frames = match (kind % 4, old) {

@@ -409,6 +409,15 @@ impl Cluster {
         index
     }
 
+    /// Adds a worker of a phase with more arguments.
+    pub(crate) fn add_worker_with(&mut self, phase: &str, more: &[String]) -> usize {
+        let index = self.add_worker(phase, 1);
+        self.kill_worker(index);
+        self.workers[index].arguments.extend_from_slice(more);
+        self.start_worker(index);
+        index
+    }
+
     /// Starts a worker that was added before.
     pub(crate) fn start_worker(&mut self, index: usize) {
         // Split, as argh takes no `=`.

@@ -10,6 +10,7 @@ mod crowd;
 mod disks;
 mod figures;
 mod hostile;
+mod invented;
 mod journal;
 mod judge;
 mod kills;
@@ -65,6 +66,11 @@ impl Size {
     /// Whether it is a short run.
     pub(crate) fn is_short(self) -> bool {
         self.short
+    }
+
+    /// What its random choices are drawn from.
+    pub(crate) fn seed(self) -> u64 {
+        self.seed
     }
 
     /// The random choices of a scenario.
@@ -125,6 +131,12 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
     ("attack", attack::attack, Needs::Nothing),
     ("churn", churn::churn, Needs::Nothing),
     ("churn-1m", churn::churn_1m, Needs::Patience),
+    (
+        "invented-workers",
+        invented::invented_workers,
+        Needs::Nothing,
+    ),
+    ("invented-names", invented::invented_names, Needs::Root),
     ("upgrade", upgrade::upgrade, Needs::Nothing),
     ("restart-100k", restart::restart_100k, Needs::Nothing),
     ("restart-1m", restart::restart_1m, Needs::Patience),

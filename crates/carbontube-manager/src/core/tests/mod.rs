@@ -5,6 +5,7 @@ mod dispatching;
 mod insight;
 mod journaling;
 mod limits;
+mod newcomers;
 mod random;
 mod repeating;
 mod restarting;
