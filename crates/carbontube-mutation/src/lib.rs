@@ -74,11 +74,16 @@ pub enum Mutation {
     /// A restarted manager does not know since when a job is there, and takes a result of a
     /// former one of its id.
     ForgetSince,
+    /// A worker follows the highest epoch that it ever heard of a manager, however far it
+    /// is, and tells nobody of a lower one.
+    KeepHighestEpoch,
+    /// A manager does not greet a worker again that follows another life of it.
+    GreetOnce,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 31] = [
+    pub const ALL: [Mutation; 33] = [
         Mutation::AcknowledgeBeforeDurable,
         Mutation::ConfirmBeforeDurable,
         Mutation::DispatchBeforeDurable,
@@ -110,6 +115,8 @@ impl Mutation {
         Mutation::TakeOvertaken,
         Mutation::ForgetSleep,
         Mutation::ForgetSince,
+        Mutation::KeepHighestEpoch,
+        Mutation::GreetOnce,
     ];
 
     /// The name in tables and on the command line.
@@ -147,6 +154,8 @@ impl Mutation {
             Mutation::TakeOvertaken => "take-overtaken",
             Mutation::ForgetSleep => "forget-sleep",
             Mutation::ForgetSince => "forget-since",
+            Mutation::KeepHighestEpoch => "keep-highest-epoch",
+            Mutation::GreetOnce => "greet-once",
         }
     }
 
