@@ -173,6 +173,7 @@ impl Outside for Acting<'_> {
                 let what = format!("event {:?}", event.kind);
                 self.context.note(ME, format_args!("{what}"));
             }
+            Effect::Warn(text) => self.context.note(ME, format_args!("warns: {text}")),
             Effect::Stop => self.context.note(ME, format_args!("is done and goes")),
         }
     }

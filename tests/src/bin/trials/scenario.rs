@@ -15,6 +15,7 @@ mod kills;
 mod links;
 mod load;
 mod restart;
+mod restore;
 mod roles;
 mod soak;
 mod stores;
@@ -123,6 +124,7 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
     ),
     ("attack", attack::attack, Needs::Nothing),
     ("upgrade", upgrade::upgrade, Needs::Nothing),
+    ("restore", restore::restore, Needs::Nothing),
     ("restart-100k", restart::restart_100k, Needs::Nothing),
     ("restart-1m", restart::restart_1m, Needs::Patience),
 ];
