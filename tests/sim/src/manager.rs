@@ -170,8 +170,8 @@ impl Outside for Acting<'_> {
             }
             Effect::Publish(event) => {
                 self.context.counts.bump("events published");
-                let what = format!("event {:?}", event.kind);
-                self.context.note(ME, format_args!("{what}"));
+                self.context
+                    .note(ME, format_args!("event {:?}", event.kind));
             }
             Effect::Warn(text) => self.context.note(ME, format_args!("warns: {text}")),
             Effect::Stop => self.context.note(ME, format_args!("is done and goes")),
