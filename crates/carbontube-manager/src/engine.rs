@@ -170,6 +170,7 @@ impl Outside for Surroundings {
                 self.record.keep(&event);
                 self.publisher.publish(event);
             }
+            Effect::Warn(text) => log::warn!("{text}"),
             // The round ends; there is nothing to do about it here.
             Effect::Stop => {}
         }

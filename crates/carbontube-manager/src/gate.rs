@@ -36,7 +36,7 @@ fn lane(effect: &Effect) -> Option<Lane> {
         | Effect::OpenPipe { pipe, .. }
         | Effect::ClosePipe { pipe } => Some(Lane::Pipe(*pipe)),
         Effect::Publish(event) => Some(Lane::Topic(event.kind.topic())),
-        Effect::ReadPage { .. } | Effect::Stop => None,
+        Effect::ReadPage { .. } | Effect::Warn(_) | Effect::Stop => None,
     }
 }
 

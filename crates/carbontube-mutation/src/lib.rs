@@ -79,11 +79,16 @@ pub enum Mutation {
     ForgetSince,
     /// The manager takes in every worker that announces itself, and dials it.
     AdmitEverybody,
+    /// A worker follows the highest epoch that it ever heard of a manager, however far it
+    /// is, and tells nobody of a lower one.
+    KeepHighestEpoch,
+    /// A manager does not greet a worker again that follows another life of it.
+    GreetOnce,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 32] = [
+    pub const ALL: [Mutation; 34] = [
         Mutation::AcknowledgeBeforeDurable,
         Mutation::ConfirmBeforeDurable,
         Mutation::DispatchBeforeDurable,
@@ -116,6 +121,8 @@ impl Mutation {
         Mutation::ForgetSleep,
         Mutation::ForgetSince,
         Mutation::AdmitEverybody,
+        Mutation::KeepHighestEpoch,
+        Mutation::GreetOnce,
     ];
 
     /// The name in tables and on the command line.
@@ -154,6 +161,8 @@ impl Mutation {
             Mutation::ForgetSleep => "forget-sleep",
             Mutation::ForgetSince => "forget-since",
             Mutation::AdmitEverybody => "admit-everybody",
+            Mutation::KeepHighestEpoch => "keep-highest-epoch",
+            Mutation::GreetOnce => "greet-once",
         }
     }
 

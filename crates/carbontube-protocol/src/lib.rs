@@ -28,7 +28,7 @@ pub use harmless::{Harmless, harmless};
 pub use header::{Codec, HEADER_BYTES, Header, Kind, PROTOCOL_VERSION, SIGNATURE};
 pub use ids::{AttemptId, IdError, JobId, ManagerId, WorkerId};
 pub use instructions::{InstructionsError, check_instructions, merge_instructions};
-pub use limits::Limits;
+pub use limits::{EPOCH_MAX, EPOCH_STEP_MAX, Limits};
 pub use message::Message;
 pub use names::{JobType, NameError, PipelineName};
 pub use time::Timestamp;

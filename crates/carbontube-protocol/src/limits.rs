@@ -1,5 +1,12 @@
 //! Every size that a peer can influence has a maximum (protocol.md §8).
 
+/// The highest epoch that a peer believes; messages of a higher one are ignored.
+pub const EPOCH_MAX: u64 = 1 << 48;
+
+/// The largest step from one epoch of a manager to the next that a peer believes at once.
+/// An import of a journal steps about 2^31 ahead.
+pub const EPOCH_STEP_MAX: u64 = 1 << 34;
+
 /// The limits that decoding and the front door hold peers to.
 ///
 /// The defaults are generous for honest peers and small for hostile ones.

@@ -61,7 +61,7 @@ pub use crate::page::{
 pub use crate::paged::{Backend, Batch, PagedStore, VisitFrame};
 #[cfg(any(test, feature = "testing"))]
 pub use crate::portable::import_bytes;
-pub use crate::portable::{Imported, LostPages, export, import};
+pub use crate::portable::{Imported, LostPages, export, import, import_with_page};
 #[cfg(feature = "redis")]
 pub use crate::redis::Redis;
 pub use crate::sled::Sled;

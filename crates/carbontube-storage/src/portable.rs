@@ -99,6 +99,22 @@ pub fn import(
     options: &OpenOptions,
     lost: LostPages,
 ) -> Result<Imported, StoreError> {
+    import_with_page(file, uri, options, lost, &[])
+}
+
+/// As [`import`], with one more page at the end of the journal, in the same step: whoever
+/// reads the journal can leave a word there for its next reader. No bytes are no page.
+///
+/// # Errors
+///
+/// As [`import`].
+pub fn import_with_page(
+    file: &Path,
+    uri: &str,
+    options: &OpenOptions,
+    lost: LostPages,
+    last_page: &[u8],
+) -> Result<Imported, StoreError> {
     let parsed: StoreUri = uri.parse()?;
     let plan = read_all(file, None)?;
     if plan.pipeline != options.pipeline {
@@ -134,7 +150,7 @@ pub fn import(
             }
             let identity = plan.identity;
             sled::create(&path, &options.pipeline, identity, |backend| {
-                fill(backend, file)
+                fill(backend, file, last_page)
             })?;
             Ok(plan.imported())
         }
@@ -145,7 +161,7 @@ pub fn import(
             if !backend.is_empty()? {
                 return Err(occupied(backend.place()));
             }
-            fill(backend, file)?;
+            fill(backend, file, last_page)?;
             Ok(plan.imported())
         }
         #[cfg(not(feature = "redis"))]
@@ -459,13 +475,17 @@ pub fn import_bytes<B: Backend>(
 ) -> Result<(Imported, String, PagedStore<B>), StoreError> {
     let path = Path::new("export");
     let plan = read_from(&mut &*file, path, None)?;
-    let store = fill_from(&mut &*file, backend, path)?;
+    let store = fill_from(&mut &*file, backend, path, &[])?;
     Ok((plan.imported(), plan.pipeline, store))
 }
 
-fn fill<B: Backend>(backend: B, file: &Path) -> Result<PagedStore<B>, StoreError> {
+fn fill<B: Backend>(
+    backend: B,
+    file: &Path,
+    last_page: &[u8],
+) -> Result<PagedStore<B>, StoreError> {
     let input = File::open(file).map_err(failed("open", file))?;
-    fill_from(&mut BufReader::new(input), backend, file)
+    fill_from(&mut BufReader::new(input), backend, file, last_page)
 }
 
 /// Puts the pages of a checked file into an empty backend, its true head last.
@@ -476,6 +496,7 @@ fn fill_from<B: Backend>(
     input: &mut dyn Read,
     mut backend: B,
     file: &Path,
+    last_page: &[u8],
 ) -> Result<PagedStore<B>, StoreError> {
     let mut batch = Batch {
         commit: 0,
@@ -504,8 +525,22 @@ fn fill_from<B: Backend>(
             Ok(())
         }),
     )?;
+    let mut journal = plan.bounds[0];
+    if !last_page.is_empty() {
+        if journal.next.0 >= NUMBER_MAX {
+            return Err(bad(file, "its journal has no room for a page".to_owned()));
+        }
+        let frame = Frame {
+            log: Log::Journal,
+            seq: journal.next,
+            page: last_page,
+        };
+        let frame = frame.encode();
+        batch.put.push((Log::Journal, journal.next, frame));
+        journal.next = journal.next.next();
+    }
     let head = Head {
-        journal: plan.bounds[0],
+        journal,
         history: plan.bounds[1],
         ..unfinished(&plan, batch.commit)
     };

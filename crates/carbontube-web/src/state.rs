@@ -369,7 +369,7 @@ impl ViewState {
         let again = self
             .info
             .as_ref()
-            .is_some_and(|old| old.manager == info.manager && old.epoch != info.epoch);
+            .is_some_and(|old| old.manager == info.manager && old.started_at != info.started_at);
         if again {
             let epoch = info.epoch;
             self.note(

@@ -106,7 +106,8 @@ async fn snapshot(
     round: u64,
 ) -> Result<(), ClientError> {
     let stats = client.stats().await?;
-    // A manager that was started again says so in its epoch; asked for now and then.
+    // A manager that was started again says when; asked for now and then. Its epoch tells
+    // less: it may be raised in between.
     let known = view.lock().info.is_some();
     let was_lost = view.lock().age_ms().is_none_or(|age| age > 1500);
     if !known || was_lost || round.is_multiple_of(5) {
@@ -115,7 +116,7 @@ async fn snapshot(
         let other = state
             .info
             .as_ref()
-            .is_some_and(|old| (old.manager, old.epoch) != (info.manager, info.epoch));
+            .is_some_and(|old| (old.manager, old.started_at) != (info.manager, info.started_at));
         if other {
             state.begin_anew();
         }

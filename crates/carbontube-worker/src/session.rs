@@ -17,18 +17,21 @@ use bytes::Bytes;
 use carbontube_mutation::{self as mutation, Mutation};
 use carbontube_protocol::message::{
     Ack, AttemptResult, Cancel, Dispatch, DispatchedJob, ErrorReport, FailureKind, HandBackReason,
-    HandedBack, Held, HeldFor, HeldState, Hello, Outcome, PipeHead, Recall, WorkerState,
+    HandedBack, Held, HeldFor, HeldState, Outcome, Recall, WorkerState,
 };
 use carbontube_protocol::{
     AttemptId, Codec, JobId, JobType, Limits, ManagerId, Message, PipelineName, Timestamp, WorkerId,
 };
 
 mod abandoned;
+mod lives;
 mod outgoing;
 #[cfg(test)]
 mod tests;
 
 use abandoned::Abandoned;
+pub use lives::Notice;
+use lives::Rival;
 pub use outgoing::Outgoing;
 use outgoing::Route;
 
@@ -96,6 +99,8 @@ pub struct Effects {
     pub deadline: bool,
     /// Something ended or was acknowledged: a draining worker looks whether it may go.
     pub settled: bool,
+    /// What to write to the log.
+    pub notice: Option<Notice>,
 }
 
 /// An attempt to run now.
@@ -145,6 +150,8 @@ struct Manager {
     greeted: bool,
     /// Work of it was taken once: it is none of the managers that anybody can invent.
     gave_work: bool,
+    /// Another life under the same id that has greeted and is not followed.
+    rival: Option<Rival>,
 }
 
 #[derive(Debug)]
@@ -193,6 +200,8 @@ pub struct Session {
     failed_count: u64,
     stale_count: u64,
     unacknowledged_count: u64,
+    /// When the last notice was given.
+    noticed_at: Option<Timestamp>,
     effects: Effects,
 }
 
@@ -217,6 +226,7 @@ impl Session {
             failed_count: 0,
             stale_count: 0,
             unacknowledged_count: 0,
+            noticed_at: None,
             effects: Effects::default(),
         }
     }
@@ -267,111 +277,6 @@ impl Session {
             _ => return false,
         }
         true
-    }
-
-    /// The last number that came from a manager in this epoch, since its hello. None behind a
-    /// device, where messages of several pipes may come in any order.
-    fn last_number(&self, head: &PipeHead) -> Option<u64> {
-        let is_same = |manager: &&Manager| {
-            (manager.id, manager.epoch) == (head.manager, head.epoch) && manager.greeted
-        };
-        let manager = self.managers.iter().find(is_same)?;
-        (!self.profile.shared_address).then_some(manager.sequence)
-    }
-
-    /// Whether this came on a pipe that the manager has given up for another, or came
-    /// before. The manager counts on it that nothing of that begins any more.
-    fn is_overtaken(&self, head: &PipeHead) -> bool {
-        // Spec: protocol.md §5.2.
-        let last = self.last_number(head);
-        last.is_some_and(|last| head.sequence <= last) && !mutation::is(Mutation::TakeOvertaken)
-    }
-
-    fn is_of_former_pipe(&self, head: &PipeHead) -> bool {
-        let pipe = |number: u64| number >> PIPE_BITS;
-        self.last_number(head)
-            .is_some_and(|last| pipe(head.sequence) < pipe(last))
-    }
-
-    /// Notes who speaks; none when it is a former life of that manager.
-    fn hear(&mut self, head: &PipeHead, codec: Codec, now: Timestamp) -> Option<u8> {
-        let index = match self.managers.iter().position(|m| m.id == head.manager) {
-            Some(index) => index,
-            None => self.meet(head, codec, now)?,
-        };
-        let manager = &mut self.managers[index];
-        if head.epoch < manager.epoch {
-            self.stale_count += 1;
-            return None;
-        }
-        manager.codec = codec;
-        manager.last_heard = now;
-        let index = u8::try_from(index).expect("managers are fewer than 256");
-        if head.epoch > manager.epoch {
-            manager.epoch = head.epoch;
-            manager.sequence = head.sequence;
-            manager.greeted = false;
-            // A standby that took over is reached by another route.
-            if self.profile.routes > 1 {
-                manager.route = None;
-            }
-            self.resend_all(index);
-            self.repeat_abandoned(index);
-            self.effects.heartbeat = true;
-        }
-        let manager = &mut self.managers[usize::from(index)];
-        manager.sequence = manager.sequence.max(head.sequence);
-        Some(index)
-    }
-
-    fn meet(&mut self, head: &PipeHead, codec: Codec, now: Timestamp) -> Option<usize> {
-        let manager = Manager {
-            id: head.manager,
-            epoch: head.epoch,
-            sequence: head.sequence,
-            codec,
-            route: (self.profile.routes == 1).then_some(0),
-            timeout: None,
-            last_heard: now,
-            held: 0,
-            greeted: false,
-            gave_work: false,
-        };
-        if self.managers.len() < MANAGERS_MAX {
-            self.managers.push(manager);
-            return Some(self.managers.len() - 1);
-        }
-        let free = (0..self.managers.len()).filter(|&index| self.managers[index].held == 0);
-        let stranger_first = |&index: &usize| {
-            let manager = &self.managers[index];
-            (manager.gave_work, manager.last_heard)
-        };
-        let Some(oldest) = free.min_by_key(stranger_first) else {
-            self.stale_count += 1;
-            return None;
-        };
-        self.abandoned
-            .retain(|abandoned| usize::from(abandoned.manager) != oldest);
-        self.managers[oldest] = manager;
-        Some(oldest)
-    }
-
-    fn receive_hello(&mut self, hello: &Hello, codec: Codec, now: Timestamp) {
-        if self.is_of_former_pipe(&hello.head) {
-            self.stale_count += 1;
-            return;
-        }
-        let Some(index) = self.hear(&hello.head, codec, now) else {
-            return;
-        };
-        let manager = &mut self.managers[usize::from(index)];
-        // A manager that had forgotten this worker counts from the start again.
-        manager.sequence = hello.head.sequence;
-        manager.greeted = true;
-        manager.timeout = Some(Duration::from_millis(hello.worker_timeout_ms));
-        self.resend_all(index);
-        self.effects.heartbeat = true;
-        self.effects.hurry = true;
     }
 
     fn receive_dispatch(&mut self, dispatch: Dispatch, codec: Codec, now: Timestamp) {
@@ -756,6 +661,7 @@ impl Session {
             });
         }
         self.list_abandoned(&mut lists);
+        self.list_rivals(&mut lists);
         lists
     }
 

@@ -127,6 +127,9 @@ impl Shared {
         if effects.drain {
             self.drain_wanted.store(true, Ordering::Release);
         }
+        if let Some(notice) = &effects.notice {
+            log::warn!("{notice}");
+        }
         if effects.settled || effects.drain {
             self.changed.notify(usize::MAX);
         }

@@ -3,4 +3,6 @@
 //! Behind the feature `testing`, which nothing that is released enables.
 
 pub use crate::command::testing::{last_line, lines, reply, said};
-pub use crate::session::{Effects, Finished, Key, Load, Outgoing, Profile, Session, Started};
+pub use crate::session::{
+    Effects, Finished, Key, Load, Notice, Outgoing, Profile, Session, Started,
+};

@@ -195,7 +195,7 @@ impl Bed {
                 Effect::OpenPipe { pipe, .. } => self.pipes.push(pipe),
                 Effect::ClosePipe { pipe } => self.pipes.retain(|open| *open != pipe),
                 Effect::ReadPage { log, page } => self.reads.push_back((log, page)),
-                Effect::Publish(_) | Effect::Stop => {}
+                Effect::Publish(_) | Effect::Warn(_) | Effect::Stop => {}
             }
         }
     }

@@ -12,7 +12,7 @@ use carbontube_manager::testing::{
     Outside, Persistence, Round, Step, WorkerCodecs, read, read_event, read_pulled, read_request,
     recover, stored,
 };
-use carbontube_protocol::message::Message;
+use carbontube_protocol::message::{Event, Message};
 use carbontube_protocol::{Address, Codec, Header, ManagerId, Timestamp, encode};
 use carbontube_storage::{Commit as StoredCommit, Log, PageSeq, Store};
 
@@ -168,11 +168,11 @@ impl Outside for Acting<'_> {
                 self.hands.tasks.push_back(Task::Read(log, page));
                 self.hands.begin_task(self.context);
             }
-            Effect::Publish(event) => {
+            Effect::Publish(Event { kind, .. }) => {
                 self.context.counts.bump("events published");
-                let what = format!("event {:?}", event.kind);
-                self.context.note(ME, format_args!("{what}"));
+                self.context.note(ME, format_args!("event {kind:?}"));
             }
+            Effect::Warn(text) => self.context.note(ME, format_args!("warns: {text}")),
             Effect::Stop => self.context.note(ME, format_args!("is done and goes")),
         }
     }

@@ -192,6 +192,8 @@ pub struct FaultParameters {
     pub operations: Option<Duration>,
     /// Somebody sends nonsense or lies.
     pub hostilities: Option<Duration>,
+    /// Somebody greets a worker as its manager, with an epoch that it has not.
+    pub forgeries: Option<Duration>,
     /// How often results are sent twice.
     pub results_twice: f64,
     /// How often a killed process leaves its peers' connections half-open.
@@ -275,6 +277,11 @@ impl Parameters {
             3 => parameters.use_ids_again(&mut random),
             4 => parameters.leave_only_slow_connections(&mut random),
             _ => {}
+        }
+        // Drawn apart, so that all other worlds stay what they were.
+        if parameters.faults.hostilities.is_some() && seed % 5 < 2 {
+            let mut random = Rng::with_seed(seed ^ 0x666f_7267_6572_6965);
+            parameters.faults.forgeries = Some(ms(random.u64(200..=5000)));
         }
         parameters
     }
@@ -488,6 +495,7 @@ fn faults(r: &mut Rng) -> FaultParameters {
         sync_failures: sometimes(r, 0.3, 500, 10_000),
         operations: sometimes(r, 0.4, 200, 5000),
         hostilities: sometimes(r, 0.3, 100, 5000),
+        forgeries: None,
         results_twice: rate(r, 0.3, 0.3),
         silent_kill: rate(r, 0.5, 1.0),
         power_loss: rate(r, 0.5, 1.0),
@@ -513,6 +521,7 @@ fn no_faults(r: &mut Rng) -> FaultParameters {
         sync_failures: None,
         operations: None,
         hostilities: None,
+        forgeries: None,
         results_twice: 0.0,
         silent_kill: 0.0,
         power_loss: 0.0,

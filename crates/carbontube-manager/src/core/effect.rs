@@ -96,6 +96,8 @@ pub enum Effect {
     /// Publish an event. The shell batches and numbers them, and merges or drops when
     /// there are too many.
     Publish(Event),
+    /// Write this to the log as a warning.
+    Warn(String),
     /// Everything is done that a draining manager had to do: commit and exit.
     Stop,
 }

@@ -76,16 +76,7 @@ impl Core {
         if ask_again {
             self.send_drain(pipe);
         }
-        let ours = beat
-            .managers
-            .into_iter()
-            .find(|held| held.manager == self.manager);
-        let (received, held) = match ours {
-            Some(ours) if ours.epoch == self.epoch => (ours.sequence, ours.held),
-            Some(ours) => (0, ours.held),
-            None => (0, Vec::new()),
-        };
-        let received = self.prove(id, received);
+        let (received, held) = self.take_lives(id, beat.managers, now);
         self.reconcile(id, received, &held, now);
         if received > 0 {
             self.replace_others(id, now);
@@ -140,6 +131,7 @@ impl Core {
                     worker.received = 0;
                     worker.proven = false;
                     worker.vouched = false;
+                    worker.elsewhere = None;
                 }
                 self.keep_known(id);
             }
@@ -189,6 +181,8 @@ impl Core {
             proven: false,
             lacking: 0,
             replaced_at: None,
+            elsewhere: None,
+            greeted_at: None,
             last_seen: now,
             started_at: Timestamp::ZERO,
             success_count: 0,
@@ -324,7 +318,7 @@ impl Core {
     }
 
     /// Whether there is one on a pipe that is not of the original, which knows no hello.
-    fn understands_hello(&self, pipe: &Pipe) -> bool {
+    pub(super) fn understands_hello(&self, pipe: &Pipe) -> bool {
         let mut workers = pipe.workers.iter();
         workers.any(|id| {
             let worker = self.workers.table.get(id);
@@ -512,12 +506,13 @@ impl Core {
             }
             return;
         }
+        let is_of_this_start = self.is_of_this_start(attempt);
         match (job.state, held.state) {
             // Its result is on the way and decides by itself.
             (_, HeldState::Done) if job.state != JobState::Enqueued => {}
             // A hand-back may have overtaken an older heartbeat; what has not started
             // loses nothing by being cancelled.
-            (JobState::Enqueued, HeldState::Queued) if attempt.epoch == self.epoch && !shared => {
+            (JobState::Enqueued, HeldState::Queued) if is_of_this_start && !shared => {
                 self.send_cancel(id, attempt);
             }
             (JobState::Enqueued, _) if mutation::is(Mutation::ForgetAdopted) => {}
@@ -525,8 +520,7 @@ impl Core {
             (JobState::Enqueued, _) if self.settled.was_abandoned(attempt) => {}
             // Of this epoch, only what was given up can still be held.
             (JobState::Enqueued, _)
-                if attempt.epoch == self.epoch
-                    && self.settled.job_given_up(attempt) != Some(no) =>
+                if is_of_this_start && self.settled.job_given_up(attempt) != Some(no) =>
             {
                 self.count("attempts_of_others", 1);
             }
@@ -534,7 +528,7 @@ impl Core {
             // It was handed out before the restart by a manager that did not journal so. What
             // this one gave up has had its followers, and the job waits for its retry.
             (JobState::Scheduled, _)
-                if attempt.epoch < self.epoch && self.settled.job_given_up(attempt).is_none() =>
+                if !is_of_this_start && self.settled.job_given_up(attempt).is_none() =>
             {
                 self.jobs.transition(no, JobState::Enqueued, now, |job| {
                     job.rare().until = None;

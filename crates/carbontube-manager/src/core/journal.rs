@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use carbontube_mutation::{self as mutation, Mutation};
-use carbontube_protocol::Timestamp;
 use carbontube_protocol::message::AttemptView;
+use carbontube_protocol::{EPOCH_STEP_MAX, Timestamp};
 use carbontube_storage::{Log, PageSeq};
 
 use super::job::{Job, JobNo};
@@ -17,6 +17,10 @@ use super::{Commit, CommitId, RecordSeq, StoreFault};
 
 /// How many bytes of old records one commit rewrites.
 const COMPACT_BYTES_STEP: usize = 256 << 10;
+/// The least step of an import, whatever the clock says.
+const IMPORT_STEP_MIN: u64 = 1 << 20;
+/// The largest: several imports together are still a step that workers believe at once.
+const IMPORT_STEP_MAX: u64 = EPOCH_STEP_MAX >> 2;
 /// After how many pages the records about no job are written again.
 const STATE_PAGES_MAX: u64 = 64;
 
@@ -106,6 +110,20 @@ impl Journal {
         let live = live.map_or(self.tail.next(), |(seq, _)| *seq);
         live.min(self.state_home)
     }
+}
+
+/// The page that an import leaves at the end of a journal made at this time, so that its
+/// next manager's epoch is above all that the original's may have reached since.
+///
+/// It steps by the seconds since 1970: no manager starts once in each second for long, and
+/// an export that is imported again later gets a higher epoch than the first time.
+pub fn import_page(now: Timestamp) -> Vec<u8> {
+    let epochs = (now.0 / 1_000_000).clamp(IMPORT_STEP_MIN, IMPORT_STEP_MAX);
+    let record = record::encode(&Record::Step { epochs }, &[]);
+    let mut tail = Tail::new(PageSeq::FIRST, 0);
+    tail.append(&record);
+    let mut pages = tail.take();
+    pages.pop().map_or_else(Vec::new, |(_, page)| page.to_vec())
 }
 
 impl Core {

@@ -12,6 +12,7 @@ use carbontube_protocol::{AttemptId, ManagerId, Timestamp, WorkerId};
 
 use super::adoption::Adoption;
 use super::cause::Repeats;
+use super::epochs::Epochs;
 use super::history::History;
 use super::job::{JobNo, Jobs};
 use super::journal::Journal;
@@ -43,6 +44,7 @@ pub struct Core {
     pub(super) options: CoreOptions,
     pub(super) manager: ManagerId,
     pub(super) epoch: u64,
+    pub(super) epochs: Epochs,
     pub(super) started_at: Timestamp,
     pub(super) effects: VecDeque<Gated>,
     pub(super) jobs: Jobs,
@@ -209,7 +211,8 @@ impl Core {
         self.manager
     }
 
-    /// How often a manager was started on this journal.
+    /// What tells this start from others on the same journal: higher with each, and raised
+    /// in between when workers know a higher one.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -303,8 +306,8 @@ impl Core {
     pub(super) fn effect(&mut self, after: RecordSeq, effect: Effect) {
         let after = match effect {
             Effect::OpenPipe { .. } | Effect::ClosePipe { .. } | Effect::ReadPage { .. } => after,
-            // All others mention the epoch, which the first record makes durable.
-            _ => after.max(RecordSeq(1)),
+            // All others may mention the epoch.
+            _ => after.max(self.epochs.after),
         };
         let after = match effect {
             Effect::ToPipe { pipe, .. } | Effect::ToOriginalPipe { pipe, .. } => {
@@ -385,12 +388,14 @@ impl Core {
     /// Whether an attempt can be one of this very job, and not of a former one of its id.
     pub(super) fn may_be_of(&self, attempt: AttemptId, no: JobNo) -> bool {
         let job = self.jobs.job(no);
-        job.is_some_and(|job| attempt >= job.since)
+        // A journal that this one is a copy of may have gone on, to higher epochs.
+        let is_of_another = |since| self.is_of_this_start(since) && !self.is_of_this_start(attempt);
+        job.is_some_and(|job| attempt >= job.since && !is_of_another(job.since))
     }
 
     /// The place now of a phase that stood at `phase` when the attempt was made.
     pub(super) fn phase_now(&self, attempt: AttemptId, phase: u16) -> Option<u16> {
-        if attempt.epoch == self.epoch {
+        if self.is_of_this_start(attempt) {
             (usize::from(phase) < self.phases.len()).then_some(phase)
         } else {
             self.phase_map.get(usize::from(phase)).copied().flatten()

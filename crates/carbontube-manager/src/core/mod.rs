@@ -4,6 +4,7 @@ mod adoption;
 mod cause;
 mod dispatch;
 mod effect;
+mod epochs;
 mod failures;
 mod heartbeat;
 mod histogram;
@@ -34,6 +35,7 @@ mod worker;
 
 pub use effect::{Commit, CommitId, Effect, Gated, PipeId, RecordSeq};
 pub use input::{ClientId, Input, StoreFault};
+pub use journal::import_page;
 pub use machine::Core;
 pub use newcomers::Rank;
 pub use options::CoreOptions;

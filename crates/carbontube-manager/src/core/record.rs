@@ -83,6 +83,12 @@ pub(super) enum Record {
         /// The job.
         job: JobRecord,
     },
+    /// The journal was made out of an export: the original may have gone on since, with
+    /// more starts. The next start's epoch is this much higher.
+    Step {
+        /// By how much.
+        epochs: u64,
+    },
 }
 
 /// A worker that may hold attempts.
@@ -107,7 +113,7 @@ pub(super) struct RepeatsRecord {
 }
 
 /// No manager counts this far; counting on from here, and adding up, does not overflow.
-const NUMBER_MAX: u64 = u64::MAX >> 16;
+pub(super) const NUMBER_MAX: u64 = u64::MAX >> 16;
 
 impl Record {
     /// All about a live job, when it is that.
@@ -147,6 +153,7 @@ impl Record {
             Record::Repeats(repeats) => &[("a count of repeats", counts(repeats))],
             Record::Rerun { jobs, .. } => &[("a count of repeats", *jobs)],
             Record::Due { ticket, .. } => &[("a ticket", *ticket)],
+            Record::Step { epochs } => &[("a step of epochs", *epochs)],
             Record::Ended { .. }
             | Record::Workers(_)
             | Record::Known(_)

@@ -11,6 +11,7 @@ use carbontube_protocol::{
 use carbontube_storage::PageSeq;
 
 use super::cause::{Doubt, Repeats};
+use super::epochs::{EPOCH_FAR, Epochs};
 use super::history::{Entry, History};
 use super::job::{Job, Jobs, Rare};
 use super::journal::{Journal, PageUse};
@@ -76,6 +77,8 @@ pub struct Recovery {
     /// The workers that may hold attempts; none in a journal that does not tell.
     known: Option<BTreeMap<WorkerId, KnownRecord>>,
     repeats: Repeats,
+    /// By how much the next epoch is higher, since the journal was imported.
+    stepped: u64,
 }
 
 /// Any attempt may be one of a job whose first attempt its record does not tell.
@@ -118,6 +121,7 @@ impl Recovery {
             records_unmatched: 0,
             known: None,
             repeats: Repeats::default(),
+            stepped: 0,
         }
     }
 
@@ -158,6 +162,8 @@ impl Recovery {
                     });
                 }
                 self.state = Some((state, home));
+                // A later start has taken it.
+                self.stepped = 0;
             }
             Record::Job(job) => self.job_found(home, bytes, SINCE_UNKNOWN, job),
             Record::JobSince { job, .. } if mutation::is(Mutation::ForgetSince) => {
@@ -229,6 +235,7 @@ impl Recovery {
                     found.change.ticket = ticket;
                 }
             }
+            Record::Step { epochs } => self.stepped = self.stepped.saturating_add(epochs),
             Record::Duplicate { cause } => {
                 *self.repeats.duplicates.entry(cause).or_default() += 1;
             }
@@ -328,8 +335,11 @@ impl Recovery {
         // that was, and those that no record is left of are stepped over.
         let last_epoch = self.state.as_ref().map_or(0, |(state, _)| state.epoch);
         let told = self.jobs.values().map(|found| found.since.epoch).max();
-        let stepped = self.pages_lost.saturating_mul(STARTS_IN_PAGE_MAX);
-        let last_epoch = last_epoch.max(told.unwrap_or(0)).saturating_add(stepped);
+        let lost = self.pages_lost.saturating_mul(STARTS_IN_PAGE_MAX);
+        let last_epoch = last_epoch.max(told.unwrap_or(0));
+        let stepped = last_epoch.saturating_add(lost).saturating_add(self.stepped);
+        // Beyond, it only goes up by one: the next start must be able to read it.
+        let last_epoch = stepped.min(EPOCH_FAR).max(last_epoch);
         let mut tickets = BTreeSet::new();
         let mut due = Vec::new();
         for (_, found) in self.jobs {
@@ -399,7 +409,7 @@ impl Recovery {
         let epoch = match last_epoch {
             0 => 1,
             last if mutation::is(Mutation::ReuseEpoch) => last,
-            last => last + 1,
+            last => (last + 1).min(record::NUMBER_MAX),
         };
         let phase_map = state.as_ref().map_or(Vec::new(), |state| {
             state.phases.iter().map(phase_of).collect()
@@ -412,6 +422,7 @@ impl Recovery {
             definition,
             manager,
             epoch,
+            epochs: Epochs::new(epoch),
             started_at: now,
             effects: Default::default(),
             recovered_below: jobs.next_ticket,

@@ -271,7 +271,7 @@ impl Core {
         let current = job.attempt.map(|(attempt, _)| attempt) == Some(result.attempt);
         // Of this epoch, only what was handed out can have run.
         if !current
-            && result.attempt.epoch == self.epoch
+            && self.is_of_this_start(result.attempt)
             && self.settled.job_given_up(result.attempt) != Some(no)
         {
             return None;
@@ -338,7 +338,7 @@ impl Core {
         let attempt = result.attempt;
         // Who says of what it was just given that it was cancelled would get it for ever.
         let was_taken_up =
-            attempt.epoch < self.epoch || self.settled.job_given_up(attempt) == Some(no);
+            !self.is_of_this_start(attempt) || self.settled.job_given_up(attempt) == Some(no);
         match result.outcome {
             Outcome::Success => {
                 if let Some(worker) = self.workers.table.get_mut(&worker)
@@ -593,7 +593,7 @@ impl Core {
         let abandoned = hand_back.reason == HandBackReason::Abandoned;
         for back in hand_back.attempts {
             let attempt = back.attempt;
-            if abandoned && attempt.epoch < self.epoch {
+            if abandoned && !self.is_of_this_start(attempt) {
                 // Begun before this manager was started, and perhaps not heard of yet.
                 let report = HeldReport {
                     attempt,

@@ -159,7 +159,7 @@ impl Core {
 
     /// What was sent on a pipe came back: the address leads to the manager itself.
     pub(super) fn handle_echo(&mut self, head: &PipeHead, now: Timestamp) {
-        if head.manager != self.manager || head.epoch != self.epoch {
+        if head.manager != self.manager || !self.is_own_epoch(head.epoch) {
             return self.count("hellos_of_others", 1);
         }
         let pipes = self.workers.pipes.values();

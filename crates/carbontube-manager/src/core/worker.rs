@@ -7,6 +7,7 @@ use carbontube_protocol::{Address, AttemptId, Codec, JobId, Timestamp, WorkerId}
 
 use super::adoption::Known;
 use super::effect::{PipeId, RecordSeq};
+use super::epochs::Elsewhere;
 
 /// An attempt that is counted with a worker.
 #[derive(Clone, Debug)]
@@ -60,6 +61,10 @@ pub(super) struct Worker {
     pub(super) lacking: u32,
     /// When another worker was shown to live at its address.
     pub(super) replaced_at: Option<Timestamp>,
+    /// It follows another life of this manager.
+    pub(super) elsewhere: Option<Elsewhere>,
+    /// When it was last greeted since it follows another life, or another one greeted it.
+    pub(super) greeted_at: Option<Timestamp>,
     pub(super) last_seen: Timestamp,
     pub(super) started_at: Timestamp,
     pub(super) success_count: u64,
@@ -72,6 +77,11 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn held(&self) -> u32 {
         u32::try_from(self.attempts.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it ignores what it is sent, since it follows a later life of this manager.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.elsewhere.is_some_and(|elsewhere| elsewhere.is_deaf())
     }
 
     /// How many attempts a manager that is killed now might not know the end of.
@@ -237,6 +247,8 @@ impl Workers {
             WorkerStatus::Lost
         } else if worker.draining {
             WorkerStatus::Draining
+        } else if worker.is_deaf() {
+            WorkerStatus::Connecting
         } else if worker.heard && self.pipes.get(&worker.pipe).is_some_and(|pipe| pipe.up) {
             WorkerStatus::Available
         } else {

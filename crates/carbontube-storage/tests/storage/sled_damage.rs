@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use carbontube_storage::{
-    Commit, Log, LostPages, OpenOptions, PageSeq, Store, StoreError, examine, export, import, open,
+    Commit, Log, LostPages, OpenOptions, PageSeq, Store, StoreError, examine, export, import,
+    import_with_page, open,
 };
 
 fn options() -> OpenOptions {
@@ -241,6 +242,23 @@ fn export_of_a_sound_journal_holds_all_of_it() {
     )
     .unwrap_err();
     assert!(matches!(error, StoreError::OtherPipeline { .. }), "{error}");
+}
+
+#[test]
+fn import_puts_one_more_page_at_the_end_of_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("journal");
+    let mut expected = journal(&place);
+    let file = dir.path().join("export");
+    export(&uri(&place), &options(), &file).unwrap();
+    let again = dir.path().join("again");
+    let (to, lost) = (uri(&again), LostPages::Refuse);
+    let imported = import_with_page(&file, &to, &options(), lost, b"a word").unwrap();
+    assert_eq!(imported.pages, expected.len() as u64, "those of the file");
+    expected.insert((Log::Journal, 201), b"a word".to_vec());
+    let mut store = open(&to, &options()).unwrap();
+    assert_eq!(pages(store.as_mut()), expected);
+    assert_eq!(store.bounds(Log::Journal).next, PageSeq(202));
 }
 
 /// A file is imported only by who accepts that the last commits are lost, or may be.

@@ -73,7 +73,7 @@ impl Session {
     pub(super) fn list_abandoned(&self, lists: &mut [HeldFor]) {
         for abandoned in &self.abandoned {
             let list = &mut lists[usize::from(abandoned.manager)];
-            if list.epoch > abandoned.epoch && list.held.len() < self.profile.limits.batch_jobs_max
+            if list.epoch != abandoned.epoch && list.held.len() < self.profile.limits.batch_jobs_max
             {
                 list.held.push(Held {
                     attempt: abandoned.back.attempt,

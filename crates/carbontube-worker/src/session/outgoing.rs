@@ -227,8 +227,10 @@ impl Session {
         }
     }
 
-    /// Looks for results that wait too long for their acknowledgement.
+    /// Looks for results that wait too long for their acknowledgement, and forgets rivals
+    /// of managers that are gone.
     pub fn tick(&mut self, now: Timestamp) {
+        self.forget_rivals(now);
         let mut again = Vec::new();
         let mut given_up = Vec::new();
         for (key, entry) in &self.held {

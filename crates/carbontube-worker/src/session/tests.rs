@@ -2,7 +2,10 @@
 
 use super::outgoing::BATCH_RESULTS_MAX;
 use super::*;
-use carbontube_protocol::message::{Drain, Goodbye};
+use carbontube_protocol::message::PipeHead;
+use carbontube_protocol::message::{Drain, Goodbye, Hello};
+
+mod lives;
 
 const SECOND: u64 = 1_000_000;
 

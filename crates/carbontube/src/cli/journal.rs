@@ -1,7 +1,10 @@
 //! `journal verify`, `export` and `import`.
 
 use std::path::Path;
+use std::time::SystemTime;
 
+use carbontube_manager::core::import_page;
+use carbontube_protocol::Timestamp;
 use carbontube_storage::{self as storage, LogReport, LostPages, OpenMode, OpenOptions, Report};
 use serde_json::json;
 
@@ -71,11 +74,12 @@ pub(crate) fn import(arguments: ImportArguments) -> Outcome<Exit> {
     } else {
         LostPages::Refuse
     };
-    let imported = storage::import(
+    let imported = storage::import_with_page(
         Path::new(&arguments.input),
         &arguments.storage,
         &OpenOptions::new(&arguments.name),
         lost,
+        &import_page(Timestamp::from_system(SystemTime::now())),
     )
     .map_err(|error| failure(&error))?;
     if arguments.json {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use carbontube_manager::StartError;
-use carbontube_protocol::message::{Heartbeat, WorkerState};
-use carbontube_protocol::{Address, Codec, Timestamp, WorkerId, encode_event};
+use carbontube_protocol::message::{Heartbeat, Hello, PipeHead, WorkerState};
+use carbontube_protocol::{Address, Codec, Timestamp, WorkerId, encode, encode_event};
 use carbontube_storage::StoreError;
 
 use super::{Stashed, World};
@@ -38,6 +38,8 @@ pub(super) enum Later {
     TidyUp,
     /// A hostile peer sends what it has, then goes.
     Hostile(LinkId, u8),
+    /// Somebody who is not its manager greets a worker.
+    Forge(LinkId),
 }
 
 /// A kind of fault that comes at times of its own.
@@ -58,9 +60,10 @@ pub(super) enum Kind {
     SyncFailures,
     Operation,
     Hostility,
+    Forgery,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Break,
     Kind::Cut,
     Kind::Slow,
@@ -76,10 +79,13 @@ const KINDS: [Kind; 15] = [
     Kind::SyncFailures,
     Kind::Operation,
     Kind::Hostility,
+    Kind::Forgery,
 ];
 
 /// How many workers somebody invents at once.
 const INVENTED: usize = 40;
+/// How far beyond the manager's a forged epoch is.
+const FORGED_STEPS: [u64; 6] = [1, 2, 1 << 20, 1 << 33, 1 << 46, 1 << 62];
 
 const SHORT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(12));
 
@@ -140,6 +146,7 @@ impl World {
             Kind::SyncFailures => faults.sync_failures,
             Kind::Operation => faults.operations,
             Kind::Hostility => faults.hostilities,
+            Kind::Forgery => faults.forgeries,
         };
         if let Some(mean) = mean {
             let after = self.context.random.f64() * 2.0 * mean.as_secs_f64();
@@ -175,6 +182,7 @@ impl World {
                 self.later(Operator::TIDY_UP, Later::TidyUp);
             }
             Later::Hostile(link, kind) => self.be_hostile(link, kind),
+            Later::Forge(link) => self.forge(link),
         }
         Ok(())
     }
@@ -371,6 +379,7 @@ impl World {
                 self.operator.interfere(&mut self.context, core);
             }
             Kind::Hostility => self.meet_a_stranger(),
+            Kind::Forgery => self.meet_a_forger(),
         }
     }
 
@@ -585,6 +594,38 @@ impl World {
             };
             let topic = format!("worker.{job_type}");
             let frames = encode_event(&topic, &beat.into(), Codec::Bincode);
+            let _ = self.context.send(link, frames);
+        }
+        self.context.close_link(link, true);
+    }
+
+    /// Somebody connects to a worker who will pose as its manager.
+    fn meet_a_forger(&mut self) {
+        let number = self.context.random.usize(..self.workers.len());
+        self.disturbed(NodeId::Manager, Disturbance::Hostile);
+        self.disturbed(NodeId::Worker(number), Disturbance::Hostile);
+        let port = self.workers[number].port();
+        let link = self
+            .context
+            .open_link(NodeId::World, Some(port), LinkKind::Waits);
+        self.later(Duration::from_millis(50), Later::Forge(link));
+    }
+
+    fn forge(&mut self, link: LinkId) {
+        if let Some(core) = self.manager.core() {
+            let random = &mut self.context.random;
+            let step = FORGED_STEPS[random.usize(..FORGED_STEPS.len())];
+            let hello = Hello {
+                head: PipeHead {
+                    manager: core.manager_id(),
+                    epoch: core.epoch() + step,
+                    sequence: random.u64(..1 << 53),
+                },
+                pipeline: self.context.parameters.definition.name().clone(),
+                worker_timeout_ms: [0, 1000, u64::MAX][random.usize(..3)],
+            };
+            self.context.counts.bump("fault: a hello was forged");
+            let frames = encode(&hello.into(), Codec::Bincode);
             let _ = self.context.send(link, frames);
         }
         self.context.close_link(link, true);

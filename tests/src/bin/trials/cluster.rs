@@ -708,6 +708,11 @@ impl Cluster {
         &self.storage
     }
 
+    /// Makes another journal the one that the manager is started on.
+    pub(crate) fn set_storage(&mut self, storage: String) {
+        self.storage = storage;
+    }
+
     /// A client of the manager.
     pub(crate) fn client(&self) -> Result<PipelineClient> {
         self.client_at(&self.address("api"))

@@ -17,6 +17,7 @@ mod kills;
 mod links;
 mod load;
 mod restart;
+mod restore;
 mod roles;
 mod soak;
 mod stores;
@@ -138,6 +139,7 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
     ),
     ("invented-names", invented::invented_names, Needs::Root),
     ("upgrade", upgrade::upgrade, Needs::Nothing),
+    ("restore", restore::restore, Needs::Nothing),
     ("restart-100k", restart::restart_100k, Needs::Nothing),
     ("restart-1m", restart::restart_1m, Needs::Patience),
 ];

@@ -95,7 +95,10 @@ pub(super) struct SimWorker {
     pub(super) slots: usize,
     pub(super) address: Address,
     pub(super) pipe: Option<PipeId>,
+    /// The epoch that it follows, and the last number in it.
     pub(super) received: (u64, u64),
+    /// The last hello of an earlier epoch: it is not followed.
+    pub(super) rival: Option<(u64, u64)>,
     pub(super) queue: VecDeque<DispatchedJob>,
     pub(super) running: Vec<(Timestamp, DispatchedJob)>,
     pub(super) done: BTreeMap<AttemptId, AttemptResult>,
@@ -118,6 +121,7 @@ pub(super) struct Bed {
     pub(super) workers: BTreeMap<WorkerId, SimWorker>,
     pub(super) to_client: Vec<Message>,
     pub(super) sent: Vec<String>,
+    pub(super) warnings: Vec<String>,
     pub(super) opened: Vec<PipeId>,
     pub(super) definition: PipelineDefinition,
     pub(super) options: CoreOptions,
@@ -150,6 +154,7 @@ impl Bed {
             workers: BTreeMap::new(),
             to_client: Vec::new(),
             sent: Vec::new(),
+            warnings: Vec::new(),
             opened: Vec::new(),
             definition,
             options,
@@ -252,6 +257,7 @@ impl Bed {
             Effect::ToOriginalPipe { frame, .. } => {
                 self.sent.push(String::from_utf8_lossy(&frame).into_owned());
             }
+            Effect::Warn(text) => self.warnings.push(text),
             Effect::Publish(_) => {}
             Effect::Stop => self.stopped = true,
         }
@@ -278,11 +284,26 @@ impl Bed {
             Message::Drain(m) => m.head,
             other => panic!("{other:?} does not belong on a pipe"),
         };
+        let (epoch, number) = worker.received;
+        let is_of_former_pipe = head.epoch == epoch && head.sequence >> 32 < number >> 32;
+        if head.epoch < epoch || is_of_former_pipe {
+            if matches!(message, Message::Hello(_)) {
+                worker.rival = Some((head.epoch, head.sequence));
+                let id = *id;
+                if self.answers {
+                    inputs.extend(self.heartbeat(id).map(Input::Heartbeat));
+                }
+            }
+            return;
+        }
         if head.epoch == worker.received.0 {
             assert!(
                 head.sequence > worker.received.1,
                 "a pipe's messages are in order"
             );
+        }
+        if head.epoch > worker.received.0 {
+            worker.rival = None;
         }
         worker.received = (head.epoch, head.sequence);
         match message {
@@ -360,6 +381,7 @@ impl Bed {
                 slots,
                 pipe,
                 received: (0, 0),
+                rival: None,
                 queue: VecDeque::new(),
                 running: Vec::new(),
                 done: BTreeMap::new(),
@@ -417,12 +439,16 @@ impl Bed {
             } else {
                 WorkerState::Available
             },
-            managers: vec![HeldFor {
-                manager,
-                epoch: worker.received.0,
-                sequence: worker.received.1,
-                held: all,
-            }],
+            managers: [Some(worker.received), worker.rival]
+                .into_iter()
+                .flatten()
+                .map(|(epoch, sequence)| HeldFor {
+                    manager,
+                    epoch,
+                    sequence,
+                    held: std::mem::take(&mut all),
+                })
+                .collect(),
             success_count: 0,
             failed_count: 0,
             host: "box".to_owned(),

@@ -2,6 +2,7 @@
 
 mod bed;
 mod dispatching;
+mod epochs;
 mod insight;
 mod journaling;
 mod limits;

@@ -191,6 +191,8 @@ enum Record {
         since: AttemptId,
         job: JobRecord,
     },
+    // Of epochs alone.
+    Step,
 }
 
 /// The number of a variant, which is all that is needed of it.
@@ -280,9 +282,9 @@ struct PastRecord {
 }
 
 /// Kinds of records that are known here.
-const KINDS: u8 = 13;
+const KINDS: u8 = 14;
 /// Those of them that are not read.
-const SKIPPED: [u8; 4] = [4, 5, 6, 8];
+const SKIPPED: [u8; 5] = [4, 5, 6, 8, 13];
 
 impl JournalSays {
     fn record(&mut self, is_past: bool, record: &[u8]) -> Result<()> {
@@ -335,7 +337,7 @@ impl JournalSays {
                     End::Cancelled | End::Discarded => {}
                 }
             }
-            Record::Workers | Record::Known | Record::Unknown | Record::Doubt => {}
+            Record::Workers | Record::Known | Record::Unknown | Record::Doubt | Record::Step => {}
             Record::Repeats(repeats) => {
                 let sum = |counts: Vec<(Cause, u64)>| counts.iter().map(|(_, count)| count).sum();
                 self.reruns = sum(repeats.reruns);
