@@ -103,6 +103,18 @@ impl Core {
             let message = format!("{} jobs have not ended, which is the most", self.jobs.len());
             return reject(Some(id), Code::Busy, message);
         }
+        let live_bytes = self.journal.live_bytes + new.instructions.len() as u64;
+        if live_bytes > self.options.live_bytes_max {
+            self.count("refused_busy", 1);
+            self.count("refused_live_bytes", 1);
+            let message = format!(
+                "jobs that have not ended hold {} bytes, {} is the most; this one has {}",
+                self.journal.live_bytes,
+                self.options.live_bytes_max,
+                new.instructions.len()
+            );
+            return reject(Some(id), Code::Busy, message);
+        }
         if let Err(error) = self.options.check_instructions(&new.instructions) {
             self.count("refused_instructions", 1);
             return reject(Some(id), Code::Instructions, error.to_string());
@@ -155,6 +167,7 @@ impl Core {
         self.series.total.arrived();
         self.series.phases[0].arrived();
         self.publish_job(no, now, None);
+        self.journal.cut();
         EnqueueOutcome::Accepted { id }
     }
 
