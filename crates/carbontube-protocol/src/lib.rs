@@ -6,6 +6,7 @@
 
 mod address;
 mod codec;
+mod counted;
 mod error;
 mod header;
 mod ids;

@@ -4,6 +4,7 @@
 //! ends with one line of figures, or an error.
 
 mod attack;
+mod backlog;
 mod behaviour;
 mod crowd;
 mod disks;
@@ -122,6 +123,12 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
         Needs::Nothing,
     ),
     ("attack", attack::attack, Needs::Nothing),
+    ("discard-backlog", backlog::discard_backlog, Needs::Nothing),
+    (
+        "discard-without-memory",
+        backlog::discard_without_memory,
+        Needs::Nothing,
+    ),
     ("upgrade", upgrade::upgrade, Needs::Nothing),
     ("restart-100k", restart::restart_100k, Needs::Nothing),
     ("restart-1m", restart::restart_1m, Needs::Patience),
