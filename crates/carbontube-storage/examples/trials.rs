@@ -122,7 +122,10 @@ fn full_disk(times: u32) -> Result<()> {
 
 /// Fills a journal with 24 MiB and empties it, in commits of 8 MiB, until it is killed.
 fn write_large(path: &Path) -> Result<()> {
-    let mut store = open(&format!("sled:{}", path.display()), &OpenOptions::new("trial"))?;
+    let mut store = open(
+        &format!("sled:{}", path.display()),
+        &OpenOptions::new("trial"),
+    )?;
     loop {
         let bounds = store.bounds(Log::Journal);
         let mut commit = Commit::new();
@@ -160,10 +163,16 @@ fn kill(rounds: u64) -> Result<()> {
             Ok(store) => println!("round {round}: good, {:?}", store.bounds(Log::Journal)),
             Err(error) => {
                 bad += 1;
-                println!("round {round}: {error}: {:?}", std::error::Error::source(&error).map(|e| e.to_string()));
+                println!(
+                    "round {round}: {error}: {:?}",
+                    std::error::Error::source(&error).map(|e| e.to_string())
+                );
             }
         }
     }
-    ensure!(bad == 0, "{bad} of {rounds} journals were refused after a kill");
+    ensure!(
+        bad == 0,
+        "{bad} of {rounds} journals were refused after a kill"
+    );
     Ok(())
 }

@@ -186,7 +186,8 @@ impl Core {
         let running: u64 = (0..self.phases.len())
             .map(|phase| self.jobs.counts(phase).running)
             .sum();
-        if self.draining && running == 0
+        if self.draining
+            && running == 0
             && self.waits.is_told()
             && self.changes.is_empty()
             && !self.stopped

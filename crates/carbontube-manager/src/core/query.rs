@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use carbontube_protocol::message::{
-    Answer, Code, Drain, JobDetail, JobFilter, JobState, JobView, JournalView,
-    ManagerInfo, Message, PhaseStats, Query, QueryAnswer, QueryRequest, Recent, Refusal,
-    Stats, WorkerStatus, WorkerView,
+    Answer, Code, Drain, JobDetail, JobFilter, JobState, JobView, JournalView, ManagerInfo,
+    Message, PhaseStats, Query, QueryAnswer, QueryRequest, Recent, Refusal, Stats, WorkerStatus,
+    WorkerView,
 };
 use carbontube_protocol::{JobId, JobType, Timestamp, WorkerId};
 use carbontube_storage::{Log, PageSeq};
