@@ -86,11 +86,14 @@ impl Round {
     /// out what is durable.
     pub fn turn(&mut self, now: Timestamp, outside: &mut dyn Outside) {
         self.core.dispatch(now);
-        if self.commits.len() < COMMITS_MAX
+        while self.commits.len() < COMMITS_MAX
             && let Some(commit) = self.core.take_commit(now)
         {
             self.commits.push((commit.id, commit.through));
             outside.commit(commit);
+            if !self.core.has_commit() {
+                break;
+            }
         }
         while let Some(gated) = self.core.poll_effect() {
             if let Some(effect) = self.gate.admit(gated) {

@@ -1,9 +1,12 @@
 //! Messages to frames and back (protocol.md §3).
 
+use std::marker::PhantomData;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::counted::{Counted, Counter};
 use crate::error::DecodeError;
 use crate::header::{Codec, Header, Kind};
 use crate::instructions::non_object;
@@ -33,6 +36,10 @@ fn bincode_config() -> impl bincode::config::Config {
 /// `batch` is the number of jobs, results or attempts in the body, for the limit.
 /// `payloads` lists the payloads in the order of their frames.
 pub(crate) trait Body: Serialize + DeserializeOwned {
+    /// The most items of any one list or map in the body, where the limit on batches is not
+    /// more; and of all of them together.
+    const ITEMS_MAX: (usize, usize) = (4096, 16 * 4096);
+
     fn batch(&self) -> usize {
         0
     }
@@ -121,6 +128,9 @@ impl Body for message::QueryRequest {
 }
 
 impl Body for message::QueryAnswer {
+    /// A series has so many numbers, of one byte or more each.
+    const ITEMS_MAX: (usize, usize) = (1 << 16, 1 << 20);
+
     fn batch(&self) -> usize {
         match &self.answer {
             message::Answer::Jobs { jobs, .. } => jobs.len(),
@@ -211,7 +221,7 @@ pub fn decode(frames: &[Bytes], limits: &Limits) -> Result<Message, DecodeError>
     }
     macro_rules! run {
         ($name:ident, $body:ty) => {{
-            let mut body: $body = decode_body(header, body)?;
+            let mut body: $body = decode_body(header, body, limits)?;
             check_limit("a batch, in items,", limits.batch_jobs_max, body.batch())?;
             attach(header.kind, &mut body, payloads)?;
             Message::$name(body)
@@ -241,15 +251,28 @@ fn check_limit(what: &'static str, limit: usize, found: usize) -> Result<(), Dec
     Ok(())
 }
 
-fn decode_body<T: DeserializeOwned>(header: Header, frame: &[u8]) -> Result<T, DecodeError> {
-    let bad = |reason: String| DecodeError::Body {
-        kind: header.kind,
-        reason: cut(reason, REASON_BYTES_MAX),
+fn decode_body<T: Body>(header: Header, frame: &[u8], limits: &Limits) -> Result<T, DecodeError> {
+    // A smaller bound on batches is checked when all is read; what is read is small by then.
+    let (each, all) = T::ITEMS_MAX;
+    let limit = limits.batch_jobs_max.max(each);
+    let counter = Counter::new(limit, all.max(limit.saturating_mul(16)));
+    let bad = |reason: String| match counter.is_exceeded() {
+        true => DecodeError::Limit {
+            what: "a batch, in items,",
+            limit,
+            found: limit + 1,
+        },
+        false => DecodeError::Body {
+            kind: header.kind,
+            reason: cut(reason, REASON_BYTES_MAX),
+        },
     };
     match header.codec {
         Codec::Bincode => {
-            let (body, read) = bincode::serde::decode_from_slice(frame, bincode_config())
-                .map_err(|error| bad(error.to_string()))?;
+            let seed = Counted::new(PhantomData::<T>, &counter);
+            let (body, read) =
+                bincode::serde::seed_decode_from_slice(seed, frame, bincode_config())
+                    .map_err(|error| bad(error.to_string()))?;
             if read != frame.len() {
                 return Err(bad(format!(
                     "{} bytes stand after its end",
@@ -263,7 +286,10 @@ fn decode_body<T: DeserializeOwned>(header: Header, frame: &[u8]) -> Result<T, D
             if let Some(found) = non_object(frame) {
                 return Err(bad(format!("it is {found}, not a JSON object")));
             }
-            serde_json::from_slice(frame).map_err(|error| bad(error.to_string()))
+            let mut inner = serde_json::Deserializer::from_slice(frame);
+            let body = T::deserialize(Counted::new(&mut inner, &counter));
+            let body = body.and_then(|body| inner.end().map(|()| body));
+            body.map_err(|error| bad(error.to_string()))
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod address;
 mod codec;
+mod counted;
 mod error;
 mod harmless;
 mod header;

@@ -5,6 +5,7 @@
 //! - `power-cut`: ext4 on a loop file, copied right after an acknowledgement,
 //!   mounted, opened and verified. A third as many rounds are made with sled
 //!   alone, without our sync; they show whether the trial can tell.
+//! - `kill`: a writer of commits that put and remove megabytes is killed in the middle of one.
 //! - `full-disk`: a small tmpfs, filled under the journal and freed again.
 
 use std::io;
@@ -15,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use carbontube_storage::trials::{
     check_acknowledged, fill_disk, page, power_cut, write_acknowledged,
 };
-use carbontube_storage::{Log, OpenMode, OpenOptions, PageSeq, open};
+use carbontube_storage::{Commit, Log, OpenMode, OpenOptions, PageSeq, open};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,9 +30,12 @@ fn main() -> Result<()> {
         ["write-sled-alone", path] => write_sled_alone(Path::new(path)),
         ["power-cut"] => cut_power(18),
         ["power-cut", rounds] => cut_power(rounds.parse().context("how many rounds?")?),
+        ["write-large", path] => write_large(Path::new(path)),
+        ["kill"] => kill(30),
+        ["kill", rounds] => kill(rounds.parse().context("how many rounds?")?),
         ["full-disk"] => full_disk(4),
         ["full-disk", times] => full_disk(times.parse().context("how many times?")?),
-        _ => bail!("expected power-cut [ROUNDS] or full-disk [TIMES]"),
+        _ => bail!("expected power-cut [ROUNDS], kill [ROUNDS] or full-disk [TIMES]"),
     }
 }
 
@@ -112,6 +116,63 @@ fn full_disk(times: u32) -> Result<()> {
     println!(
         "full-disk: full {} times, all pages before {} there, {} commits that had failed were stored",
         filled.times_full, filled.confirmed, filled.applied
+    );
+    Ok(())
+}
+
+/// Fills a journal with 24 MiB and empties it, in commits of 8 MiB, until it is killed.
+fn write_large(path: &Path) -> Result<()> {
+    let mut store = open(
+        &format!("sled:{}", path.display()),
+        &OpenOptions::new("trial"),
+    )?;
+    loop {
+        let bounds = store.bounds(Log::Journal);
+        let mut commit = Commit::new();
+        if bounds.pages() < 140 * 3 {
+            for seq in bounds.next.0..bounds.next.0 + 140 {
+                commit.put(Log::Journal, PageSeq(seq), vec![seq as u8; 60_000]);
+            }
+        } else {
+            for first in [140, 280, 420] {
+                let first = PageSeq(bounds.first.0 + first);
+                let mut removal = Commit::new();
+                removal.put(Log::Journal, store.bounds(Log::Journal).next, vec![1; 100]);
+                removal.truncate_before(Log::Journal, first);
+                store.commit(&removal)?;
+            }
+            continue;
+        }
+        store.commit(&commit)?;
+    }
+}
+
+fn kill(rounds: u64) -> Result<()> {
+    let own = std::env::current_exe()?;
+    let mut random = fastrand::Rng::new();
+    let mut bad = 0;
+    for round in 0..rounds {
+        let folder = tempfile::tempdir_in(".")?;
+        let path = folder.path().join("journal");
+        let mut writer = Command::new(&own).arg("write-large").arg(&path).spawn()?;
+        std::thread::sleep(std::time::Duration::from_millis(random.u64(300..2500)));
+        writer.kill()?;
+        writer.wait()?;
+        let options = OpenOptions::new("trial");
+        match open(&format!("sled:{}", path.display()), &options) {
+            Ok(store) => println!("round {round}: good, {:?}", store.bounds(Log::Journal)),
+            Err(error) => {
+                bad += 1;
+                println!(
+                    "round {round}: {error}: {:?}",
+                    std::error::Error::source(&error).map(|e| e.to_string())
+                );
+            }
+        }
+    }
+    ensure!(
+        bad == 0,
+        "{bad} of {rounds} journals were refused after a kill"
     );
     Ok(())
 }

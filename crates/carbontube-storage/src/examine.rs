@@ -180,15 +180,15 @@ impl Examined {
                 action: format!("read the data file of {place}"),
                 source,
             })?;
+        let confirmed = sled::confirmed(&folder).unwrap_or(0);
         let (head, problems, snapshot_only) = match problem {
             sled::Finding::Sound(head) => (Some(head), Vec::new(), false),
             sled::Finding::Damaged {
                 reasons,
                 snapshot_only,
-            } => (raw.head(), reasons, snapshot_only),
+            } => (choose_head(&raw, confirmed), reasons, snapshot_only),
         };
         let log = |log| log_report(log, head, &raw.seqs(log));
-        let confirmed = sled::confirmed(&folder).unwrap_or(0);
         let report = Report {
             place,
             pipeline: marker.pipeline,
@@ -279,6 +279,20 @@ pub(crate) fn check_pipeline(
     })
 }
 
+/// The head that tells what can be saved: the newest one whose pages are all there, if
+/// nothing was confirmed after it, or else the newest.
+///
+/// Of a commit that was never confirmed there may be a part: its head, and not its pages.
+fn choose_head(raw: &RawPages, confirmed: u64) -> Option<Head> {
+    let heads = raw.heads();
+    let is_whole = |head: &&Head| {
+        let mut logs = Log::ALL.iter();
+        head.commit >= confirmed
+            && logs.all(|log| log_report(*log, Some(**head), &raw.seqs(*log)).lost() == 0)
+    };
+    heads.iter().find(is_whole).or(heads.first()).copied()
+}
+
 /// Which pages a log should hold and which of them were not found.
 ///
 /// The work is bounded by what was found, not by what a head says.
@@ -329,5 +343,43 @@ impl ReadPages for HeldRaw {
 impl<B: Backend> ReadPages for B {
     fn frame(&mut self, log: Log, seq: PageSeq) -> Result<Option<Vec<u8>>, StoreError> {
         self.page(log, seq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::Frame;
+
+    /// A data file with the pages 1 to 5 and heads of commit 7, with pages 1 to 5, and 8, which
+    /// puts page 6 that is nowhere and removes 1 to 3.
+    #[test]
+    fn head_whose_pages_were_never_written_gives_way_to_the_one_that_was_confirmed() {
+        let mut file = Vec::new();
+        for seq in 1..6 {
+            let frame = Frame {
+                log: Log::Journal,
+                seq: PageSeq(seq),
+                page: b"a page",
+            };
+            file.extend_from_slice(&frame.encode());
+        }
+        for (commit, first, next) in [(7, 1, 6), (8, 4, 7)] {
+            let mut head = Head::new([1; 16]);
+            head.commit = commit;
+            head.journal = Bounds {
+                first: PageSeq(first),
+                next: PageSeq(next),
+            };
+            file.extend_from_slice(&head.encode());
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        std::fs::write(&path, &file).unwrap();
+        let raw = RawPages::find(&path).unwrap();
+        let chosen = |confirmed| choose_head(&raw, confirmed).unwrap().commit;
+        assert_eq!(chosen(7), 7);
+        // It was confirmed: what it lacks is lost, and said to be.
+        assert_eq!(chosen(8), 8);
     }
 }

@@ -19,6 +19,7 @@
 //! What it cannot notice at all, that the newest commits are gone while all
 //! before them is whole, the [witness](self::folder) tells.
 
+mod commit;
 mod contain;
 mod copy;
 mod disk;

@@ -86,16 +86,32 @@ impl Failures {
         hash
     }
 
+    fn group(&self, group: &str) -> Option<&Group> {
+        let no = GroupNo::from_str_radix(group, 16).ok()?;
+        self.groups.get(&no)
+    }
+
+    /// The job of a group that failed last.
+    pub(super) fn last(&self, group: &str) -> Option<(Timestamp, JobNo)> {
+        self.group(group)?.jobs.last().copied()
+    }
+
+    /// The first job of a group from a place on.
+    pub(super) fn job_from(
+        &self,
+        group: &str,
+        from: (Timestamp, JobNo),
+    ) -> Option<(Timestamp, JobNo)> {
+        self.group(group)?.jobs.range(from..).next().copied()
+    }
+
     /// The jobs of a group, those that failed first in front.
     pub(super) fn jobs(
         &self,
         group: &str,
     ) -> impl DoubleEndedIterator<Item = (Timestamp, JobNo)> + '_ {
-        let no = GroupNo::from_str_radix(group, 16).ok();
-        let found = no.and_then(|no| self.groups.get(&no));
-        found
-            .into_iter()
-            .flat_map(|group| group.jobs.iter().copied())
+        let found = self.group(group).into_iter();
+        found.flat_map(|group| group.jobs.iter().copied())
     }
 }
 

@@ -9,6 +9,7 @@ use carbontube_protocol::{JobId, Timestamp};
 use carbontube_storage::PageSeq;
 
 use super::job::Job;
+use super::journal::COMMIT_BYTES;
 use super::machine::Core;
 use super::record::{self, PastRecord};
 
@@ -28,6 +29,7 @@ pub(super) struct Entry {
 struct PastPage {
     ids: Vec<JobId>,
     newest: Timestamp,
+    bytes: u64,
     /// Which expiry it was given to the store after, counted from 1; 0 before this start.
     stored: Option<u64>,
 }
@@ -95,8 +97,10 @@ impl History {
     }
 
     /// A page of the log exists, whatever it holds.
-    pub(super) fn put(&mut self, page: PageSeq, _bytes: u64) {
-        self.pages.entry(page).or_default().stored = Some(self.expiries);
+    pub(super) fn put(&mut self, page: PageSeq, bytes: u64) {
+        let page = self.pages.entry(page).or_default();
+        page.stored = Some(self.expiries);
+        page.bytes = bytes;
     }
 
     pub(super) fn add(&mut self, id: JobId, entry: Entry) {
@@ -112,20 +116,25 @@ impl History {
         self.pages.first_key_value().map(|(seq, _)| *seq)
     }
 
-    /// Forgets the oldest pages beyond the bounds. The last one stays, since it says
-    /// where the log goes on.
-    fn expire(&mut self, jobs_max: u64, oldest: Timestamp) {
+    /// Forgets the oldest pages beyond the bounds, so many bytes of them at once. The last
+    /// one stays, since it says where the log goes on. Says whether there are more.
+    fn expire(&mut self, jobs_max: u64, oldest: Timestamp, bytes_max: u64) -> bool {
         self.expiries += 1;
         if mutation::is(Mutation::HistoryUnbounded) {
-            return;
+            return false;
         }
+        let mut bytes = 0;
         while self.pages.len() > 1
             && let Some(first) = self.pages.first_entry()
         {
             let over = self.jobs > jobs_max || first.get().newest < oldest;
             if !over || first.get().stored.is_none() {
-                return;
+                return false;
             }
+            if bytes >= bytes_max {
+                return true;
+            }
+            bytes += first.get().bytes;
             let (seq, page) = first.remove_entry();
             self.jobs -= page.ids.len() as u64;
             for id in page.ids {
@@ -134,6 +143,7 @@ impl History {
                 }
             }
         }
+        false
     }
 }
 
@@ -163,9 +173,11 @@ impl Core {
         self.history.add(job.id.clone(), Entry::of(page, &past));
     }
 
-    pub(super) fn expire_history(&mut self, now: Timestamp) {
+    /// Says whether there is more to expire.
+    pub(super) fn expire_history(&mut self, now: Timestamp) -> bool {
         let oldest = now - self.options.history_age_max;
-        self.history.expire(self.options.history_jobs_max, oldest);
+        let jobs_max = self.options.history_jobs_max;
+        self.history.expire(jobs_max, oldest, COMMIT_BYTES as u64)
     }
 }
 

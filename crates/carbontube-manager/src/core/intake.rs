@@ -88,20 +88,8 @@ impl Core {
             let message = "the manager is draining and takes no more jobs".to_owned();
             return reject(Some(id), Code::Draining, message);
         }
-        if let Some(trouble) = &self.journal.trouble {
-            return reject(Some(id), Code::Journal, trouble.clone());
-        }
-        // A disk that hangs tells of no trouble.
-        let undurable = self.journal.tail.bytes();
-        if undurable >= self.options.undurable_bytes_max {
-            self.count("refused_busy", 1);
-            let message = format!("{} MiB wait for the journal's disk", undurable >> 20);
-            return reject(Some(id), Code::Busy, message);
-        }
-        if self.jobs.len() as u64 >= self.options.live_jobs_max {
-            self.count("refused_busy", 1);
-            let message = format!("{} jobs have not ended, which is the most", self.jobs.len());
-            return reject(Some(id), Code::Busy, message);
+        if let Some((code, message)) = self.no_room(new.instructions.len()) {
+            return reject(Some(id), code, message);
         }
         if let Err(error) = self.options.check_instructions(&new.instructions) {
             self.count("refused_instructions", 1);
@@ -155,7 +143,35 @@ impl Core {
         self.series.total.arrived();
         self.series.phases[0].arrived();
         self.publish_job(no, now, None);
+        self.journal.cut();
         EnqueueOutcome::Accepted { id }
+    }
+
+    /// Why the journal takes no job with so many bytes of instructions now.
+    fn no_room(&mut self, bytes: usize) -> Option<(Code, String)> {
+        if let Some(trouble) = &self.journal.trouble {
+            return Some((Code::Journal, trouble.clone()));
+        }
+        let options = &self.options;
+        let live_bytes = self.journal.live_bytes;
+        // A disk that hangs tells of no trouble.
+        let undurable = self.journal.tail.bytes();
+        let message = if undurable >= options.undurable_bytes_max {
+            format!("{} MiB wait for the journal's disk", undurable >> 20)
+        } else if self.jobs.len() as u64 >= options.live_jobs_max {
+            format!("{} jobs have not ended, which is the most", self.jobs.len())
+        } else if live_bytes + bytes as u64 > options.live_bytes_max {
+            let most = options.live_bytes_max;
+            self.count("refused_live_bytes", 1);
+            format!(
+                "jobs that have not ended hold {live_bytes} bytes, and {most} is the most; this \
+                 one has {bytes}"
+            )
+        } else {
+            return None;
+        };
+        self.count("refused_busy", 1);
+        Some((Code::Busy, message))
     }
 
     pub(super) fn state_of(&self, id: &JobId) -> Option<JobState> {

@@ -162,6 +162,11 @@ impl Jobs {
         self.table.range(..=no).rev().map(|(no, job)| (*no, job))
     }
 
+    /// The number of the job that came last.
+    pub(super) fn last_no(&self) -> JobNo {
+        self.next_no - 1
+    }
+
     pub(super) fn counts(&self, phase: usize) -> PhaseCounts {
         self.counts[phase]
     }
@@ -174,10 +179,10 @@ impl Jobs {
         self.schedule.first().map(|(at, _)| *at)
     }
 
-    /// The jobs whose time has come.
-    pub(super) fn due(&self, now: Timestamp) -> Vec<JobNo> {
+    /// Some of the jobs whose time has come, so many at most.
+    pub(super) fn due(&self, now: Timestamp, most: usize) -> Vec<JobNo> {
         let due = self.schedule.range(..=(now, JobNo::MAX));
-        due.map(|(_, no)| *no).collect()
+        due.take(most).map(|(_, no)| *no).collect()
     }
 
     pub(super) fn take_ticket(&mut self) -> u64 {

@@ -23,6 +23,23 @@ const IMPORT_STEP_MIN: u64 = 1 << 20;
 const IMPORT_STEP_MAX: u64 = EPOCH_STEP_MAX >> 2;
 /// After how many pages the records about no job are written again.
 const STATE_PAGES_MAX: u64 = 64;
+/// How many bytes of pages one commit puts, and removes, at most: a record that is larger,
+/// or those that belong together, are in one commit all the same. What a store needs in
+/// memory for a commit is several times that.
+pub(super) const COMMIT_BYTES: usize = 8 << 20;
+
+/// A place between two records at which a commit may end: what was decided by then does
+/// not depend on what comes later.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// The last record before it.
+    through: RecordSeq,
+    /// The first pages after it.
+    tail: PageSeq,
+    past: PageSeq,
+    /// The first page that was still needed.
+    needed: PageSeq,
+}
 
 /// One page that the journal still holds.
 #[derive(Debug, Default)]
@@ -52,6 +69,13 @@ pub(super) struct Journal {
     pub(super) in_flight: VecDeque<(CommitId, RecordSeq, PageSeq, PageSeq)>,
     pub(super) commits: u64,
     pub(super) trouble: Option<String>,
+    /// Where the commits to be taken end, but for the last one.
+    cuts: VecDeque<Cut>,
+    /// Whether the journal has pages in front that no commit has removed yet, though they
+    /// are not needed any more.
+    has_garbage: bool,
+    /// The same of the history.
+    has_expired: bool,
 }
 
 impl Journal {
@@ -72,6 +96,29 @@ impl Journal {
             in_flight: VecDeque::new(),
             commits: 0,
             trouble: None,
+            cuts: VecDeque::new(),
+            has_garbage: false,
+            has_expired: false,
+        }
+    }
+
+    /// Called between records that may be in different commits: ends a commit here when it
+    /// is large.
+    pub(super) fn cut(&mut self) {
+        if self.tail.since_cut() + self.past.since_cut() >= COMMIT_BYTES {
+            let cut = self.end_here();
+            self.cuts.push_back(cut);
+        }
+    }
+
+    fn end_here(&mut self) -> Cut {
+        self.tail.cut();
+        self.past.cut();
+        Cut {
+            through: self.last,
+            tail: self.tail.next(),
+            past: self.past.next(),
+            needed: self.first_needed(),
         }
     }
 
@@ -122,8 +169,15 @@ pub fn import_page(now: Timestamp) -> Vec<u8> {
     let record = record::encode(&Record::Step { epochs }, &[]);
     let mut tail = Tail::new(PageSeq::FIRST, 0);
     tail.append(&record);
-    let mut pages = tail.take();
+    tail.cut();
+    let mut pages = tail.take(tail.next());
     pages.pop().map_or_else(Vec::new, |(_, page)| page.to_vec())
+}
+
+/// How many of these bytes are the journal's.
+fn journal_bytes(put: &[(Log, PageSeq, Bytes)]) -> u64 {
+    let pages = put.iter().filter(|(log, _, _)| *log == Log::Journal);
+    pages.map(|(_, _, bytes)| bytes.len() as u64).sum()
 }
 
 impl Core {
@@ -258,10 +312,12 @@ impl Core {
         self.journal.state_bytes = std::mem::take(&mut self.journal.since_state);
     }
 
-    /// Takes all records made since the last call, packed in pages: one commit. The
-    /// shell hands commits to the store in this order; several may be under way.
+    /// Takes the records made since the last call, packed in pages: one commit. The shell
+    /// hands commits to the store in this order; several may be under way. When there are
+    /// many records it takes the first of them, and [`Core::has_commit`] tells that there
+    /// are more.
     pub fn take_commit(&mut self, now: Timestamp) -> Option<Commit> {
-        self.expire_history(now);
+        let expires = self.expire_history(now);
         if !self.journal.tail.is_empty() {
             let behind = self.journal.tail.next().0 - self.journal.state_home.0;
             let journal = &self.journal;
@@ -269,50 +325,78 @@ impl Core {
                 self.journal_state();
             }
         }
-        self.compact();
-        if self.journal.tail.is_empty() && self.journal.past.is_empty() {
+        // What is only not removed yet is no reason to write anything again.
+        if !self.journal.has_garbage {
+            self.compact();
+        }
+        let is_empty = self.journal.tail.is_empty() && self.journal.past.is_empty();
+        if is_empty && !self.has_commit() {
             return None;
         }
+        let cut = self.journal.cuts.pop_front();
+        let cut = cut.unwrap_or_else(|| self.journal.end_here());
         let mut put = Vec::new();
-        for (seq, bytes) in self.journal.past.take() {
+        let mut put_bytes = 0;
+        for (seq, bytes) in self.journal.past.take(cut.past) {
             self.history.put(seq, bytes.len() as u64);
+            put_bytes += bytes.len();
             put.push((Log::History, seq, bytes));
         }
-        for (seq, bytes) in self.journal.tail.take() {
-            let length = bytes.len() as u64;
-            self.journal.pages.entry(seq).or_default().bytes = length;
-            self.journal.page_bytes += length;
+        for (seq, bytes) in self.journal.tail.take(cut.tail) {
+            put_bytes += bytes.len();
+            self.journal.pages.entry(seq).or_default().bytes = bytes.len() as u64;
             put.push((Log::Journal, seq, bytes));
         }
-        let journal_from = if mutation::is(Mutation::TruncateTooEarly) {
-            let one_more = self.journal.first_needed().next();
-            one_more.min(self.journal.tail.next())
-        } else if mutation::is(Mutation::NeverTruncate) {
-            PageSeq::FIRST
-        } else {
-            self.journal.first_needed()
-        };
-        let kept = self.journal.pages.split_off(&journal_from);
-        let gone: u64 = self.journal.pages.values().map(|page| page.bytes).sum();
-        self.journal.pages = kept;
-        self.journal.page_bytes = self.journal.page_bytes.saturating_sub(gone);
+        self.journal.page_bytes += journal_bytes(&put);
+        // As much as it puts, or the garbage would grow.
+        let journal_from = self.remove_front(cut, COMMIT_BYTES.max(put_bytes) as u64);
+        self.journal.has_expired = expires;
         let history_from = self.history.first().unwrap_or(self.journal.past.next());
         let id = CommitId(self.journal.next_commit);
         self.journal.next_commit += 1;
-        self.journal.taken = self.journal.last;
-        self.journal.in_flight.push_back((
-            id,
-            self.journal.last,
-            self.journal.tail.next(),
-            self.journal.past.next(),
-        ));
+        self.journal.taken = cut.through;
+        self.journal
+            .in_flight
+            .push_back((id, cut.through, cut.tail, cut.past));
         Some(Commit {
             id,
-            through: self.journal.last,
+            through: cut.through,
             put,
             journal_from,
             history_from,
         })
+    }
+
+    /// Whether there is another commit to be taken at once.
+    pub fn has_commit(&self) -> bool {
+        let journal = &self.journal;
+        !journal.cuts.is_empty() || journal.has_garbage || journal.has_expired
+    }
+
+    /// Forgets pages that are not needed any more, so many bytes of them at once; gives the
+    /// first one that is left.
+    fn remove_front(&mut self, cut: Cut, bytes_max: u64) -> PageSeq {
+        let needed = if mutation::is(Mutation::TruncateTooEarly) {
+            cut.needed.next().min(cut.tail)
+        } else if mutation::is(Mutation::NeverTruncate) {
+            PageSeq::FIRST
+        } else {
+            cut.needed
+        };
+        let mut bytes = 0;
+        let front = self.journal.pages.range(..needed);
+        let more = front.into_iter().find(|(_, page)| {
+            let is_enough = bytes >= bytes_max;
+            bytes += page.bytes;
+            is_enough
+        });
+        let from = more.map_or(needed, |(seq, _)| *seq);
+        self.journal.has_garbage = from < needed;
+        let kept = self.journal.pages.split_off(&from);
+        let gone: u64 = self.journal.pages.values().map(|page| page.bytes).sum();
+        self.journal.pages = kept;
+        self.journal.page_bytes = self.journal.page_bytes.saturating_sub(gone);
+        from
     }
 
     /// Writes live records of the oldest page again when there is too much garbage.

@@ -12,6 +12,7 @@ use carbontube_protocol::{AttemptId, ManagerId, Timestamp, WorkerId};
 
 use super::adoption::Adoption;
 use super::cause::Repeats;
+use super::changes::Changes;
 use super::epochs::Epochs;
 use super::history::History;
 use super::job::{JobNo, Jobs};
@@ -28,6 +29,8 @@ use crate::PipelineDefinition;
 
 /// How often the manager looks up within a worker timeout.
 const LOOKS_UP: u32 = 4;
+/// How many jobs whose time has come are handled before anything else has its turn.
+const DUE_MAX: usize = 10_000;
 
 /// The manager's state: who has which job, what is durable, and what to do next.
 ///
@@ -55,6 +58,7 @@ pub struct Core {
     pub(super) payloads: Payloads,
     pub(super) settled: Settled,
     pub(super) waits: Waits,
+    pub(super) changes: Changes,
     pub(super) phases: Vec<PhaseTally>,
     pub(super) series: Series,
     pub(super) totals: Totals,
@@ -118,7 +122,10 @@ impl Core {
             }
             Input::Query { client, request } => self.handle_query(client, request, now),
             Input::Wait { client, request } => self.handle_wait(client, request),
-            Input::ClientGone { client } => self.forget_client(client),
+            Input::ClientGone { client } => {
+                self.forget_client(client);
+                self.forget_changes(client, now);
+            }
             Input::Results(results) => self.handle_results(results, now),
             Input::HandBack(hand_back) => self.handle_hand_back(hand_back, now),
             Input::Goodbye(goodbye) => self.handle_goodbye(goodbye.worker, now),
@@ -163,6 +170,7 @@ impl Core {
             Input::Drain => self.drain(now),
         }
         self.handle_timers(now);
+        self.journal.cut();
     }
 
     /// Hands ready jobs to workers with room, and sends what was gathered: called once
@@ -170,6 +178,7 @@ impl Core {
     pub fn dispatch(&mut self, now: Timestamp) {
         self.forgive_own_sleep(now);
         self.handle_timers(now);
+        self.go_on_changing(now);
         self.send_cancels();
         if !self.draining {
             self.dispatch_ready(now);
@@ -181,7 +190,12 @@ impl Core {
         let running: u64 = (0..self.phases.len())
             .map(|phase| self.jobs.counts(phase).running)
             .sum();
-        if self.draining && running == 0 && self.waits.is_told() && !self.stopped {
+        if self.draining
+            && running == 0
+            && self.waits.is_told()
+            && self.changes.is_empty()
+            && !self.stopped
+        {
             self.stopped = true;
             self.effect(self.journal.last, Effect::Stop);
         }
@@ -200,6 +214,7 @@ impl Core {
             self.housekeeping_at,
             self.looks_up_at,
             self.waits.next(),
+            self.next_change(),
         ]
         .into_iter()
         .flatten()
@@ -244,7 +259,7 @@ impl Core {
 
     fn handle_timers(&mut self, now: Timestamp) {
         self.check_adoption(now);
-        for no in self.jobs.due(now) {
+        for no in self.jobs.due(now, DUE_MAX) {
             let ticket = self.jobs.take_ticket();
             self.jobs.transition(no, JobState::Enqueued, now, |job| {
                 job.ticket = ticket;
@@ -253,6 +268,7 @@ impl Core {
             if !mutation::is(Mutation::ForgetDue) {
                 self.journal_due(no);
             }
+            self.journal.cut();
         }
         if self.housekeeping_at.is_some_and(|at| at <= now) {
             self.check_workers(now);

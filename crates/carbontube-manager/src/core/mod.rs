@@ -2,6 +2,7 @@
 
 mod adoption;
 mod cause;
+mod changes;
 mod dispatch;
 mod effect;
 mod epochs;

@@ -28,6 +28,10 @@ pub struct CoreOptions {
     pub poison_losses: u32,
     /// The most jobs that have not ended. Default 10 million.
     pub live_jobs_max: u64,
+    /// The most bytes that the jobs that have not ended hold in the journal, as it keeps
+    /// them. Its files take up [`journal_garbage_ratio`](Self::journal_garbage_ratio) times
+    /// that, and some more. Default 16 GiB.
+    pub live_bytes_max: u64,
     /// The most workers known at once. Default 10,000.
     pub workers_max: usize,
     /// The most workers known at once that have not shown yet that they receive, and how many
@@ -75,6 +79,7 @@ impl Default for CoreOptions {
             prefetch_max: 1024,
             poison_losses: 3,
             live_jobs_max: 10_000_000,
+            live_bytes_max: 16 << 30,
             workers_max: 10_000,
             newcomers_max: 512,
             newcomers_per_second: 100,

@@ -29,6 +29,8 @@ pub(super) struct Tail {
     in_flight: BTreeMap<PageSeq, Bytes>,
     /// Of all pages that are filled and not confirmed.
     bytes: usize,
+    /// How many bytes of records were added since the last [`Tail::cut`].
+    since_cut: usize,
 }
 
 impl Tail {
@@ -40,6 +42,7 @@ impl Tail {
             closed: Vec::new(),
             in_flight: BTreeMap::new(),
             bytes: 0,
+            since_cut: 0,
         }
     }
 
@@ -55,6 +58,7 @@ impl Tail {
 
     /// Adds a record; says in which page it begins.
     pub(super) fn append(&mut self, record: &[u8]) -> PageSeq {
+        self.since_cut += record.len();
         let room = self.page_bytes - HEAD_BYTES - 4;
         if record.len() > room {
             return self.append_split(record, room);
@@ -118,10 +122,21 @@ impl Tail {
         self.open.is_empty() && self.closed.is_empty()
     }
 
-    /// Takes all pages; they stay readable here until [`Tail::confirm`].
-    pub(super) fn take(&mut self) -> Vec<(PageSeq, Bytes)> {
+    /// How many bytes of records were added since the last cut.
+    pub(super) fn since_cut(&self) -> usize {
+        self.since_cut
+    }
+
+    /// Ends the page that is being filled: what comes next goes to another one.
+    pub(super) fn cut(&mut self) {
         self.close_open();
-        let pages = std::mem::take(&mut self.closed);
+        self.since_cut = 0;
+    }
+
+    /// Takes the pages before one; they stay readable here until [`Tail::confirm`].
+    pub(super) fn take(&mut self, before: PageSeq) -> Vec<(PageSeq, Bytes)> {
+        let end = self.closed.partition_point(|(seq, _)| *seq < before);
+        let pages: Vec<_> = self.closed.drain(..end).collect();
         self.in_flight.extend(pages.iter().cloned());
         pages
     }

@@ -2,19 +2,19 @@
 
 use bytes::Bytes;
 use carbontube_protocol::message::{
-    Answer, Code, Drain, EventKind, JobDetail, JobFilter, JobState, JobView, JournalView,
-    ManagerInfo, Message, PhaseStats, Query, QueryAnswer, QueryRequest, Recent, Refusal, Selector,
-    Stats, WorkerStatus, WorkerView,
+    Answer, Code, Drain, JobDetail, JobFilter, JobState, JobView, JournalView, ManagerInfo,
+    Message, PhaseStats, Query, QueryAnswer, QueryRequest, Recent, Refusal, Stats, WorkerStatus,
+    WorkerView,
 };
 use carbontube_protocol::{JobId, JobType, Timestamp, WorkerId};
 use carbontube_storage::{Log, PageSeq};
 
 use super::cause::Cause;
+use super::changes::Verb;
 use super::history::Entry;
 use super::job::{Job, JobNo};
 use super::machine::Core;
 use super::payload::{Reason, job_payload};
-use super::record::End;
 use super::waits::find_past;
 use super::{ClientId, Effect, PipeId, RecordSeq};
 
@@ -38,33 +38,13 @@ impl Core {
             } => (at_once, self.list(&filter, after.as_deref(), limit)),
             Query::Job { id } => return self.query_job(client, number, id),
             Query::Retry { selector } => {
-                let answer = self.change(&selector, |core, no| core.retry_job(no, now));
-                self.publish_action("retried", &answer, now);
-                (self.journal.last, answer)
+                return self.begin_change(client, number, (Verb::Retry, selector), now);
             }
             Query::Cancel { selector } => {
-                let answer = self.change(&selector, |core, no| {
-                    let state = core.jobs.job(no).map(|job| job.state);
-                    let open = state.is_some_and(|state| !state.is_terminal());
-                    if open {
-                        core.cancel_job(no, now);
-                    }
-                    open
-                });
-                self.publish_action("cancelled", &answer, now);
-                (self.journal.last, answer)
+                return self.begin_change(client, number, (Verb::Cancel, selector), now);
             }
             Query::Discard { selector } => {
-                let answer = self.change(&selector, |core, no| {
-                    let state = core.jobs.job(no).map(|job| job.state);
-                    let failed = state == Some(JobState::Failed);
-                    if failed {
-                        core.end(no, End::Discarded, Bytes::new(), now);
-                    }
-                    failed
-                });
-                self.publish_action("discarded", &answer, now);
-                (self.journal.last, answer)
+                return self.begin_change(client, number, (Verb::Discard, selector), now);
             }
             Query::Pause { phase } => match self.set_paused(phase.as_ref(), true, now) {
                 Some(answer) => (self.journal.last, answer),
@@ -124,7 +104,7 @@ impl Core {
         self.answer_client(after, client, message);
     }
 
-    fn refuse(&mut self, client: ClientId, request: u64, code: Code, message: String) {
+    pub(super) fn refuse(&mut self, client: ClientId, request: u64, code: Code, message: String) {
         let refusal = Refusal {
             request: Some(request),
             code,
@@ -331,7 +311,7 @@ impl Core {
                 .is_none_or(|prefix| id.to_string().starts_with(prefix.as_str()))
     }
 
-    fn takes_job(&self, filter: &JobFilter, job: &Job) -> bool {
+    pub(super) fn takes_job(&self, filter: &JobFilter, job: &Job) -> bool {
         let failure = job.rare.as_ref().and_then(|rare| rare.failure.as_ref());
         let error = failure.map(|failure| failure.error.message.as_str());
         self.takes(filter, &job.id, job.state, job.phase, error)
@@ -499,54 +479,7 @@ impl Core {
         self.answer(RecordSeq(0), client, request, Answer::Job(Box::new(detail)));
     }
 
-    fn change(
-        &mut self,
-        selector: &Selector,
-        mut step: impl FnMut(&mut Core, JobNo) -> bool,
-    ) -> Answer {
-        let mut skipped = 0;
-        let chosen: Vec<JobNo> = match selector {
-            Selector::Ids(ids) => {
-                let found: Vec<JobNo> = ids.iter().filter_map(|id| self.jobs.no(id)).collect();
-                skipped += (ids.len() - found.len()) as u64;
-                found
-            }
-            Selector::Filter(filter) => {
-                let all = self.jobs.iter_from(0);
-                let taken = all.filter(|(_, job)| self.takes_job(filter, job));
-                taken.map(|(no, _)| no).collect()
-            }
-            Selector::Group { group, limit } => {
-                let most = limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-                let jobs = self.jobs.failures.jobs(group).take(most);
-                jobs.map(|(_, no)| no).collect()
-            }
-        };
-        let mut count = 0;
-        for no in chosen {
-            if self.jobs.job(no).is_some() && step(self, no) {
-                count += 1;
-            } else {
-                skipped += 1;
-            }
-        }
-        changed(count, skipped)
-    }
-
-    fn publish_action(&mut self, verb: &str, answer: &Answer, now: Timestamp) {
-        if let Answer::Changed { count, skipped } = *answer {
-            let jobs = if count == 1 { "job was" } else { "jobs were" };
-            let text = format!("{count} {jobs} {verb} on request");
-            let kind = EventKind::Action {
-                text,
-                count,
-                skipped,
-            };
-            self.publish(now, kind);
-        }
-    }
-
-    fn retry_job(&mut self, no: JobNo, now: Timestamp) -> bool {
+    pub(super) fn retry_job(&mut self, no: JobNo, now: Timestamp) -> bool {
         if self.jobs.job(no).map(|job| job.state) != Some(JobState::Failed) {
             return false;
         }

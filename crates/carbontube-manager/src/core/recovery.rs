@@ -433,6 +433,7 @@ impl Recovery {
             history: self.history,
             settled: Default::default(),
             waits: Default::default(),
+            changes: Default::default(),
             phases: vec![PhaseTally::default(); phases],
             series: Series::new(phases, now),
             totals: state.as_ref().map(|state| state.totals).unwrap_or_default(),

@@ -120,6 +120,7 @@ impl Core {
                 error.cut(&self.options.limits);
             }
             self.handle_result(results.worker, results.route, result, now);
+            self.journal.cut();
         }
     }
 

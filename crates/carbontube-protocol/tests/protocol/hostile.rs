@@ -4,7 +4,8 @@ use bytes::Bytes;
 use carbontube_protocol::message::{Enqueue, NewJob};
 use carbontube_protocol::original::{decode_event, decode_message};
 use carbontube_protocol::{
-    Codec, DecodeError, Limits, Message, check_instructions, decode, encode, merge_instructions,
+    Codec, DecodeError, Limits, Message, PipelineName, check_instructions, decode, encode,
+    merge_instructions,
 };
 use proptest::prelude::*;
 
@@ -309,4 +310,44 @@ fn error_about_a_long_text_quotes_its_beginning_alone() {
     let original = format!(r#"{{"id": "a", "success": "{long}", "instructions": {{}}}}"#);
     let error = decode_message(original.as_bytes(), &Limits::default()).expect_err("no boolean");
     assert!(error.to_string().len() < 700, "{error}");
+}
+
+/// A body of three bytes for each job would become hundreds of megabytes: reading ends at
+/// the first job too many, before what comes behind it is looked at.
+#[test]
+fn list_too_long_ends_the_reading_at_its_first_item_too_many() {
+    let limits = Limits::default();
+    let job = NewJob {
+        id: None,
+        delay_ms: 0,
+        traceparent: None,
+        instructions: Bytes::from_static(b"{}"),
+    };
+    for codec in [Codec::Bincode, Codec::Json] {
+        let mut frames = encode(
+            &Enqueue {
+                request: 1,
+                pipeline: PipelineName::new("p").expect("a name"),
+                jobs: vec![job.clone(); limits.batch_jobs_max + 1],
+            }
+            .into(),
+            codec,
+        );
+        frames.truncate(2);
+        // What stands behind the first item too many cannot be read.
+        let whole = frames[1].len();
+        frames[1].truncate(whole - 2);
+        let error = decode(&frames, &limits).expect_err("one too many");
+        assert!(
+            matches!(
+                error,
+                DecodeError::Limit {
+                    limit: 4096,
+                    found: 4097,
+                    ..
+                }
+            ),
+            "{codec:?}: {error}"
+        );
+    }
 }

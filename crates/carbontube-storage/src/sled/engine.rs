@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::commit::{self, HEAD_KEY, HEAD_TAG, Leftovers, key};
 use super::contain::{contain, contain_within};
 use super::copy::{Copy, remove_unfinished_snapshots};
 use super::disk::Disk;
@@ -39,6 +40,8 @@ pub struct Sled {
     witness: Witness,
     open: Option<Database>,
     disk: Disk,
+    #[cfg(test)]
+    writes: commit::faults::WriteFaults,
 }
 
 #[derive(Debug)]
@@ -66,6 +69,8 @@ pub(crate) fn open(path: &Path, pipeline: &str) -> Result<Option<PagedStore<Sled
         witness,
         open: None,
         disk: Disk::default(),
+        #[cfg(test)]
+        writes: Default::default(),
     };
     sled.start()?;
     PagedStore::open(sled).map(Some)
@@ -101,6 +106,8 @@ pub(crate) fn create(
         witness,
         open: Some(open),
         disk: Disk::default(),
+        #[cfg(test)]
+        writes: Default::default(),
     })?;
     store.backend().folder.finish()?;
     Ok(store)
@@ -132,6 +139,7 @@ impl Sled {
             ))?;
         }
         let database = Database::open(&self.folder)?;
+        self.sweep(&database)?;
         // Opening may have moved things about; what comes next relies on them.
         if let Err(error) = database.sync(&self.folder, &self.disk) {
             self.folder.mark_unsynced();
@@ -143,20 +151,25 @@ impl Sled {
         self.folder.unmark_unsynced()
     }
 
+    /// Removes what a commit that ended in the middle has left.
+    fn sweep(&self, database: &Database) -> Result<(), StoreError> {
+        let swept = on_engine(self.folder.place(), || {
+            Leftovers::of(&database.db)?.sweep(&database.db)
+        })?;
+        if swept > 0 {
+            let place = self.folder.place();
+            log::info!("{place}: removed {swept} pages of a commit that was cut short");
+        }
+        Ok(())
+    }
+
     fn apply_and_sync(&self, batch: &Batch) -> Result<(), StoreError> {
         let database = self.database()?;
         on_engine(self.folder.place(), || {
-            let mut changes = sled::Batch::default();
-            for (log, seq, frame) in &batch.put {
-                changes.insert(&key(*log, *seq), frame.as_slice());
-            }
-            for (log, range) in &batch.remove {
-                for seq in range.clone() {
-                    changes.remove(&key(*log, PageSeq(seq)));
-                }
-            }
-            changes.insert(&HEAD_KEY, batch.head.as_slice());
-            database.db.apply_batch(changes)
+            #[cfg(test)]
+            return self.writes.write(&database.db, batch);
+            #[cfg(not(test))]
+            commit::write(&database.db, batch)
         })?;
         database.sync(&self.folder, &self.disk)
     }
@@ -260,7 +273,12 @@ fn verify_copy(copy: &Copy, place: &str) -> Result<Head, StoreError> {
     let outcome = contain_within(patience, move || {
         let db = config(&path).flush_every_ms(None).open();
         let db = db.map_err(|error| damage_or_trouble(&at, error))?;
-        verify(&mut CopyReader { db, place: at })
+        let leftovers = on_engine(&at, || Leftovers::of(&db))?;
+        verify(&mut CopyReader {
+            db,
+            leftovers,
+            place: at,
+        })
     });
     outcome.unwrap_or_else(|reason| {
         Err(StoreError::damaged(place)(Damage::Other {
@@ -333,17 +351,8 @@ impl Database {
     }
 }
 
-/// Behind both logs, so that it is not in the way of their growing ends.
-const HEAD_TAG: u8 = b'Z';
-const HEAD_KEY: [u8; 2] = [HEAD_TAG, b'1'];
 /// A node holds at most 16 keys before it is split in two.
 const PADS_EACH_SIDE: u8 = 24;
-
-fn key(log: Log, seq: PageSeq) -> [u8; 9] {
-    let mut key = [log.tag(); 9];
-    key[1..].copy_from_slice(&seq.0.to_be_bytes());
-    key
-}
 
 impl Backend for Sled {
     fn head(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
@@ -410,6 +419,7 @@ fn close(database: Database) {
 /// A database that is only looked at.
 struct CopyReader {
     db: sled::Db,
+    leftovers: Leftovers,
     place: String,
 }
 
@@ -432,7 +442,13 @@ impl Backend for CopyReader {
         from: PageSeq,
         visit: &mut VisitFrame<'_>,
     ) -> Result<(), StoreError> {
-        read_pages(&self.db, &self.place, log, from, visit)
+        let leftovers = &self.leftovers;
+        read_pages(&self.db, &self.place, log, from, &mut |seq, frame| {
+            if leftovers.contain(log, seq) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            visit(seq, frame)
+        })
     }
 
     fn bytes(&mut self) -> Result<u64, StoreError> {
@@ -658,6 +674,7 @@ mod tests {
                 disk: Disk {
                     faults: faults.clone(),
                 },
+                writes: Default::default(),
             };
             sled.start().unwrap();
             drop(sled);
@@ -666,6 +683,79 @@ mod tests {
             let mut store = open(dir.path(), "p").unwrap().unwrap();
             let read = store.read(Log::Journal, PageSeq(1)).unwrap();
             assert_eq!(read, Some(vec![1; 30_000]));
+        }
+    }
+
+    /// What a store holds: the bounds of both logs and every page.
+    fn contents(store: &mut PagedStore<Sled>) -> Vec<(Log, PageSeq, Vec<u8>)> {
+        let mut all = Vec::new();
+        for log in Log::ALL {
+            all.push((log, store.bounds(log).first, Vec::new()));
+            let scanned = store.scan(log, PageSeq(0), &mut |seq, page| {
+                all.push((log, seq, page.to_vec()));
+                ControlFlow::Continue(())
+            });
+            scanned.unwrap();
+        }
+        all
+    }
+
+    /// Three pages come, two go: with intent and head seven keys.
+    fn interrupted_commit() -> (Commit, usize) {
+        let mut commit = Commit::new();
+        commit
+            .put(Log::Journal, PageSeq(4), vec![4; 20_000])
+            .put(Log::Journal, PageSeq(5), vec![5; 20_000])
+            .put(Log::History, PageSeq(1), vec![6; 20_000])
+            .truncate_before(Log::Journal, PageSeq(3));
+        (commit, 7)
+    }
+
+    #[test]
+    fn commit_interrupted_after_any_key_is_there_whole_or_not_at_all() {
+        let (commit, keys) = interrupted_commit();
+        for (writes, seed) in (0..keys).flat_map(|n| [(n, 1), (n, 2)]) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = journal(dir.path());
+            for seq in 1..=3 {
+                store.commit(&page(seq)).unwrap();
+            }
+            let before = contents(&mut store);
+            store.backend().writes.interrupt_next(writes, seed);
+            let error = store.commit(&commit).unwrap_err();
+            assert!(
+                error.to_string().contains("a fault was asked for"),
+                "{error}"
+            );
+            if seed == 1 {
+                // The process ends there, and the next one finds it.
+                drop(store);
+                store = open(dir.path(), "p")
+                    .unwrap_or_else(|error| {
+                        panic!("after {writes} keys: {error}");
+                    })
+                    .unwrap();
+                let found = contents(&mut store);
+                if found == before {
+                    store.commit(&commit).unwrap();
+                }
+            } else {
+                let outcome = store.reopen().unwrap_or_else(|error| {
+                    panic!("after {writes} keys: {error}");
+                });
+                match outcome.unwrap() {
+                    InDoubt::Applied => {}
+                    InDoubt::NotApplied => {
+                        assert_eq!(contents(&mut store), before);
+                        store.commit(&commit).unwrap();
+                    }
+                }
+            }
+            let after = contents(&mut store);
+            assert_eq!(after.len(), 2 + 4, "after {writes} keys");
+            drop(store);
+            let mut store = open(dir.path(), "p").unwrap().unwrap();
+            assert_eq!(contents(&mut store), after);
         }
     }
 }

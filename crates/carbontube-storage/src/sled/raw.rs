@@ -20,7 +20,8 @@ use crate::page::{FRAME_MAGIC, Frame, Log, PAGE_BYTES_MAX, PageSeq};
 #[derive(Debug)]
 pub(crate) struct RawPages {
     file: File,
-    head: Option<(Head, u64)>,
+    /// The newest ones, by the number of their commit, and where they were written.
+    heads: BTreeMap<u64, (Head, u64)>,
     pages: BTreeMap<(Log, PageSeq), Place>,
 }
 
@@ -33,6 +34,7 @@ struct Place {
 
 const ENTRY_BYTES_MAX: usize = PAGE_BYTES_MAX + Frame::OVERHEAD_BYTES;
 const READ_BYTES: usize = 1024 * 1024;
+const HEADS_KEPT_MAX: usize = 16;
 
 impl RawPages {
     /// Reads a data file from end to end.
@@ -40,7 +42,7 @@ impl RawPages {
         let file = File::open(path)?;
         let mut found = RawPages {
             file: file.try_clone()?,
-            head: None,
+            heads: BTreeMap::new(),
             pages: BTreeMap::new(),
         };
         let mut window = Vec::new();
@@ -101,19 +103,23 @@ impl RawPages {
             } else if rest.starts_with(HEAD_MAGIC)
                 && let Some(bytes) = rest.get(..Head::BYTES)
                 && let Ok(head) = Head::decode(bytes)
-                && self
-                    .head
-                    .is_none_or(|(newest, at)| (newest.commit, at) < (head.commit, written))
             {
-                self.head = Some((head, written));
+                let known = self.heads.entry(head.commit).or_insert((head, written));
+                if known.1 <= written {
+                    *known = (head, written);
+                }
+                if self.heads.len() > HEADS_KEPT_MAX {
+                    self.heads.pop_first();
+                }
             }
             at += 1;
         }
     }
 
-    /// The newest head in the file.
-    pub(crate) fn head(&self) -> Option<Head> {
-        self.head.map(|(head, _)| head)
+    /// The newest heads in the file, the last one in front.
+    pub(crate) fn heads(&self) -> Vec<Head> {
+        let heads = self.heads.values().rev();
+        heads.map(|(head, _)| *head).collect()
     }
 
     /// The framed page, read and checked anew.
@@ -206,7 +212,8 @@ mod tests {
         let found = RawPages::find(&path).unwrap();
         let seqs: Vec<u64> = found.seqs(Log::Journal).iter().map(|seq| seq.0).collect();
         assert_eq!(seqs, expected);
-        assert_eq!(found.head().unwrap().commit, 9);
+        let commits: Vec<u64> = found.heads().iter().map(|head| head.commit).collect();
+        assert_eq!(commits, [9, 7, 4]);
         assert!(found.seqs(Log::History).is_empty());
         let frame = found.frame(Log::Journal, PageSeq(2)).unwrap().unwrap();
         assert_eq!(frame, page(2, PAGE_BYTES_MAX - 14));

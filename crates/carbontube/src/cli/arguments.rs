@@ -140,6 +140,9 @@ macro_rules! manager_arguments {
             /// the most jobs that have not ended (default 10000000)
             #[argh(option, arg_name = "count")]
             pub(crate) live_jobs_max: Option<u64>,
+            /// the most bytes that jobs that have not ended hold in the journal (default 17179869184)
+            #[argh(option, arg_name = "bytes")]
+            pub(crate) live_bytes_max: Option<u64>,
             /// the largest instructions of a job in bytes (default 16777216)
             #[argh(option, arg_name = "bytes")]
             pub(crate) instructions_bytes_max: Option<usize>,

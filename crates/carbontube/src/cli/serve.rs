@@ -37,6 +37,7 @@ struct ManagerChoice {
     history_jobs: Option<u64>,
     history_age: Option<Duration>,
     live_jobs_max: Option<u64>,
+    live_bytes_max: Option<u64>,
     instructions_bytes_max: Option<usize>,
 }
 
@@ -55,6 +56,7 @@ macro_rules! choice {
             history_jobs: $arguments.history_jobs,
             history_age: $arguments.history_age,
             live_jobs_max: $arguments.live_jobs_max,
+            live_bytes_max: $arguments.live_bytes_max,
             instructions_bytes_max: $arguments.instructions_bytes_max,
         }
     };
@@ -115,6 +117,9 @@ impl ManagerChoice {
         }
         if let Some(jobs) = self.live_jobs_max {
             core.live_jobs_max = jobs;
+        }
+        if let Some(bytes) = self.live_bytes_max {
+            core.live_bytes_max = bytes;
         }
         if let Some(bytes) = self.instructions_bytes_max {
             if !(2..=core.limits.instructions_bytes_max).contains(&bytes) {

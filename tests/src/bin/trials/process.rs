@@ -14,6 +14,11 @@ pub(crate) fn peak_kib(process: u32) -> Result<u64> {
     status_kib(process, "VmHWM:")
 }
 
+/// How much of its addresses it uses, in KiB.
+pub(crate) fn virtual_kib(process: u32) -> Result<u64> {
+    status_kib(process, "VmSize:")
+}
+
 fn status_kib(process: u32, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))
         .with_context(|| format!("process {process} is gone"))?;

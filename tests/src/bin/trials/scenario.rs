@@ -4,6 +4,7 @@
 //! ends with one line of figures, or an error.
 
 mod attack;
+mod backlog;
 mod behaviour;
 mod churn;
 mod crowd;
@@ -138,6 +139,12 @@ const SCENARIOS: &[(&str, Run, Needs)] = &[
         Needs::Nothing,
     ),
     ("invented-names", invented::invented_names, Needs::Root),
+    ("discard-backlog", backlog::discard_backlog, Needs::Nothing),
+    (
+        "discard-without-memory",
+        backlog::discard_without_memory,
+        Needs::Nothing,
+    ),
     ("upgrade", upgrade::upgrade, Needs::Nothing),
     ("restore", restore::restore, Needs::Nothing),
     ("restart-100k", restart::restart_100k, Needs::Nothing),

@@ -337,7 +337,8 @@ fn imported_journal_begins_above_all_that_workers_can_know() {
         let mut tail = Tail::new(PageSeq(page(&bed.disk)), 4096);
         let epochs = EPOCH_FAR;
         tail.append(&record::encode(&Record::Step { epochs }, &[]));
-        for (page, bytes) in tail.take() {
+        tail.cut();
+        for (page, bytes) in tail.take(tail.next()) {
             bed.disk.0.insert((Log::Journal.tag(), page.0), bytes);
         }
     }

@@ -207,7 +207,8 @@ fn journal_that_counts_beyond_all_managers_is_refused_by_name() {
     let forged = record::encode(&Record::State(state), b"");
     let mut tail = Tail::new(PageSeq::FIRST, 1 << 12);
     tail.append(&forged);
-    let (_, page) = tail.take().remove(0);
+    tail.cut();
+    let (_, page) = tail.take(tail.next()).remove(0);
     let mut disk = Disk::default();
     disk.0.insert(first, page);
     let error = recover(&disk, pipeline(&["one"])).expect_err("no manager started so often");

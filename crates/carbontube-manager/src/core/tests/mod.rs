@@ -1,6 +1,7 @@
 //! Scripts for the core: a bed with a store in memory, workers and virtual time.
 
 mod bed;
+mod bounded;
 mod dispatching;
 mod epochs;
 mod insight;

@@ -264,7 +264,8 @@ fn journal_of_version_one_is_read_and_waited_for_in_full() {
     });
     tail.append(&record::encode(&job, b"{}"));
     let mut disk = Disk::default();
-    for (seq, page) in tail.take() {
+    tail.cut();
+    for (seq, page) in tail.take(tail.next()) {
         let mut page = page.to_vec();
         page[0] = 1;
         disk.0.insert((Log::Journal.tag(), seq.0), page.into());
