@@ -21,6 +21,9 @@ pub const TARGET: Target = Target {
     bytes_max: 8192,
 };
 
+/// A page number that is far out, but one that a manager takes.
+const FAR: u64 = u64::MAX >> 16;
+
 /// Pages are given as they are, or made of records: a byte says which, and of which log.
 pub fn run(data: &[u8]) {
     let mut draw = Draw::new(data);
@@ -28,8 +31,8 @@ pub fn run(data: &[u8]) {
     let mut next = [PageSeq::FIRST; 2];
     let far = draw.byte();
     if far > 250 {
-        let start = PageSeq(u64::MAX - u64::from(draw.byte()));
-        next = [start; 2];
+        let end = if far == 255 { u64::MAX } else { FAR };
+        next = [PageSeq(end - u64::from(draw.byte())); 2];
     }
     while !draw.is_empty() {
         let how = draw.byte();

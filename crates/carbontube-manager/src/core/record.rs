@@ -9,6 +9,7 @@ use carbontube_protocol::message::{AttemptView, ErrorReport, FailureKind, JobSta
 use carbontube_protocol::{
     Address, AttemptId, JobId, JobType, ManagerId, PipelineName, Timestamp, WorkerId,
 };
+use carbontube_storage::PageSeq;
 use serde::{Deserialize, Serialize};
 
 use super::cause::Cause;
@@ -114,6 +115,8 @@ pub(super) struct RepeatsRecord {
 
 /// No manager counts this far; counting on from here, and adding up, does not overflow.
 pub(super) const NUMBER_MAX: u64 = u64::MAX >> 16;
+/// No journal has so many pages; all that follow in the life of a manager have numbers too.
+const PAGE_NUMBER_MAX: u64 = u64::MAX >> 8;
 
 impl Record {
     /// All about a live job, when it is that.
@@ -161,10 +164,21 @@ impl Record {
             | Record::Doubt { .. }
             | Record::Duplicate { .. } => return Ok(()),
         };
-        match numbers.iter().find(|(_, number)| *number > NUMBER_MAX) {
-            Some((what, number)) => Err(format!("it says {what} that none reaches: {number}")),
-            None => Ok(()),
-        }
+        numbers
+            .iter()
+            .try_for_each(|(what, number)| check_number(what, *number, NUMBER_MAX))
+    }
+}
+
+/// Refuses the number of a page that no journal has reached.
+pub(super) fn check_page_number(seq: PageSeq) -> Result<(), String> {
+    check_number("a page number", seq.0, PAGE_NUMBER_MAX)
+}
+
+fn check_number(what: &str, number: u64, most: u64) -> Result<(), String> {
+    match number > most {
+        true => Err(format!("it says {what} that none reaches: {number}")),
+        false => Ok(()),
     }
 }
 

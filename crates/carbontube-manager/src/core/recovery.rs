@@ -130,6 +130,12 @@ impl Recovery {
     /// # Errors
     /// [`RecoverError`] when it belongs to another pipeline or cannot be read.
     pub fn journal_page(&mut self, seq: PageSeq, bytes: &[u8]) -> Result<(), RecoverError> {
+        let unreadable = |reason| RecoverError::Unreadable {
+            log: "journal",
+            page: seq,
+            reason,
+        };
+        record::check_page_number(seq).map_err(unreadable)?;
         self.next = seq.next();
         self.pages.insert(seq, bytes.len() as u64);
         if bytes.is_empty() {
@@ -137,11 +143,6 @@ impl Recovery {
             self.joiner.lost();
             return Ok(());
         }
-        let unreadable = |reason| RecoverError::Unreadable {
-            log: "journal",
-            page: seq,
-            reason,
-        };
         let page = Bytes::copy_from_slice(bytes);
         let (home, records) = self.joiner.page(seq, &page).map_err(unreadable)?;
         for bytes in records {
@@ -284,6 +285,12 @@ impl Recovery {
     /// # Errors
     /// [`RecoverError`] when it cannot be read.
     pub fn history_page(&mut self, seq: PageSeq, bytes: &[u8]) -> Result<(), RecoverError> {
+        let unreadable = |reason| RecoverError::Unreadable {
+            log: "history",
+            page: seq,
+            reason,
+        };
+        record::check_page_number(seq).map_err(unreadable)?;
         self.past_next = seq.next();
         self.history.put(seq, bytes.len() as u64);
         if bytes.is_empty() {
@@ -291,11 +298,6 @@ impl Recovery {
             self.past_joiner.lost();
             return Ok(());
         }
-        let unreadable = |reason| RecoverError::Unreadable {
-            log: "history",
-            page: seq,
-            reason,
-        };
         let page = Bytes::copy_from_slice(bytes);
         let (home, records) = self.past_joiner.page(seq, &page).map_err(unreadable)?;
         for bytes in records {
