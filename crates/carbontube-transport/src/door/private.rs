@@ -13,10 +13,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_io::Async;
-use async_std::sync::Mutex as Turn;
 use futures_lite::future;
 use rustix::fs::{Mode, OFlags};
 use socket2::SockRef;
@@ -42,12 +42,11 @@ static LISTENER: Mutex<Option<Arc<Private>>> = Mutex::new(None);
 /// A listener that only this process can reach.
 #[derive(Debug)]
 pub(crate) struct Private {
-    listener: Async<UnixListener>,
+    /// Locked from a crate socket's connect until its stream is accepted, which tells whose
+    /// stream it is. Neither waits: a Unix stream is connected as soon as it is asked for.
+    listener: Mutex<UnixListener>,
     /// Holds the unlinked socket file, so that it can still be connected.
     file: OwnedFd,
-    /// Held from a crate socket's connect until its stream is accepted, which tells whose
-    /// stream it is.
-    turn: Turn<()>,
 }
 
 impl Private {
@@ -80,12 +79,12 @@ impl Private {
         }
         let directory = Directory::new(base)?;
         let path = directory.socket();
-        let listener = Async::new(UnixListener::bind(&path)?)?;
+        let listener = UnixListener::bind(&path)?;
+        listener.set_nonblocking(true)?;
         let file = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self {
-            listener,
+            listener: Mutex::new(listener),
             file,
-            turn: Turn::new(()),
         })
     }
 
@@ -114,17 +113,20 @@ impl Private {
             let connected = socket.connect(&endpoint).await;
             connected.map_err(|error| fail(&error))
         });
-        let turn = self.turn.lock().await;
-        self.turn_strays_away();
-        // The crate's connect has reached the listener once it was polled, and cannot
-        // finish before the handshake that follows.
-        let early = async {
-            connecting.as_mut().await?;
-            Err(End::Inner("connected without a handshake".to_owned()))
-        };
-        let accepting = async { self.accept().await.map_err(|error| fail(&error)) };
-        let own = future::or(early, accepting).await?;
-        drop(turn);
+        let connected = future::poll_fn(|cx| {
+            let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+            // Streams of crate sockets that gave up before they were accepted.
+            while listener.accept().is_ok() {}
+            match connecting.as_mut().poll(cx) {
+                Poll::Ready(Err(end)) => Poll::Ready(Err(end)),
+                Poll::Ready(Ok(())) => {
+                    let what = "connected without a handshake".to_owned();
+                    Poll::Ready(Err(End::Inner(what)))
+                }
+                Poll::Pending => Poll::Ready(accept(&listener).map_err(|error| fail(&error))),
+            }
+        });
+        let own = connected.await?;
         let meeting = async {
             let met = meet_inner(&own, carrier).await;
             met.map_err(|error| fail(&error))
@@ -132,26 +134,21 @@ impl Private {
         let ((), rest) = future::try_zip(connecting, meeting).await?;
         Ok((own, rest))
     }
+}
 
-    /// Closes streams of crate sockets that gave up before they were accepted.
-    fn turn_strays_away(&self) {
-        while self.listener.get_ref().accept().is_ok() {}
-    }
-
-    /// Accepts a stream, from this process only.
-    async fn accept(&self) -> io::Result<Wire> {
-        loop {
-            let (stream, _) = self.listener.accept().await?;
-            if is_ours(&stream)? {
-                // Room for whole bursts: fewer switches between this side and the crate.
-                SockRef::from(stream.get_ref()).set_send_buffer_size(SEND_BUFFER_BYTES)?;
-                return Ok(Wire::Unix(stream));
-            }
+/// Accepts the stream that is there, from this process only.
+fn accept(listener: &UnixListener) -> io::Result<Wire> {
+    loop {
+        let (stream, _) = listener.accept()?;
+        if is_ours(&stream)? {
+            // Room for whole bursts: fewer switches between this side and the crate.
+            SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES)?;
+            return Ok(Wire::Unix(Async::new(stream)?));
         }
     }
 }
 
-fn is_ours(stream: &Async<UnixStream>) -> io::Result<bool> {
+fn is_ours(stream: &UnixStream) -> io::Result<bool> {
     let peer = rustix::net::sockopt::socket_peercred(stream)?;
     Ok(peer.pid == rustix::process::getpid())
 }
