@@ -32,6 +32,11 @@ pub fn binary() -> &'static Path {
 
 /// Builds a binary of the workspace and tells where it is.
 pub fn build(package: &str, binary: &str) -> PathBuf {
+    build_with(package, binary, &[])
+}
+
+/// As [`build`], with more arguments for cargo.
+pub fn build_with(package: &str, binary: &str, more: &[&str]) -> PathBuf {
     let own = std::env::current_exe().expect("a test knows its own path");
     let folder = own
         .ancestors()
@@ -40,6 +45,7 @@ pub fn build(package: &str, binary: &str) -> PathBuf {
         .expect("a test binary is in target/PROFILE/deps");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", package, "--bin", binary]);
+    cargo.args(more);
     match folder.file_name().and_then(OsStr::to_str) {
         Some("debug") | None => {}
         Some(profile) => {

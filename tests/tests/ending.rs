@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use carbontube_tests::{Process, Signal, binary, build, run, wait_until};
+use carbontube_tests::{Process, Signal, binary, build_with, run, wait_until};
 
 /// Every kind of process that serves, with arguments that need no other process.
 const ROLES: [&[&str]; 6] = [
@@ -47,7 +47,7 @@ command = ["/bin/sh", "-c", "sleep 1000"]
 /// The program that can be made to hang.
 fn hangs() -> &'static Path {
     static PROGRAM: OnceLock<std::path::PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build("carbontube-tests", "hangs"))
+    PROGRAM.get_or_init(|| build_with("carbontube-tests", "hangs", &["--features", "hangs"]))
 }
 
 /// A process of each role.
