@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use async_std::task;
 
 use super::load::{Load, sleepers};
-use super::{Figures, Size, cluster, judge, settle, wait_for};
+use super::{Figures, PHASES, Size, judge, plan, settle, wait_for};
 use crate::churn::Churning;
 use crate::cluster::Cluster;
 use crate::process::{open_files, resident_kib};
@@ -17,6 +17,8 @@ const GROWTH_MAX_KIB: u64 = 8 << 10;
 const FILES_MAX: usize = 16;
 /// No job for so long is a stop.
 const STOP: Duration = Duration::from_secs(20);
+/// How many ended jobs the manager keeps, so that what grows is not its history.
+const HISTORY_JOBS: u64 = 2000;
 /// How many jobs are under way at once.
 const WINDOW: usize = 16;
 
@@ -32,11 +34,17 @@ pub(super) fn churn_1m(size: Size) -> Result<Figures> {
 
 fn join_and_leave(size: Size, joins: u64) -> Result<Figures> {
     let folder = tempfile::tempdir()?;
-    let mut cluster = cluster(folder.path(), "attempts = 10", 1, 8)?;
-    let jobs = sleepers(size.random(), 10);
+    let mut plan = plan("attempts = 10");
+    plan.history_jobs = Some(HISTORY_JOBS);
+    let mut cluster = Cluster::start(folder.path(), &plan)?;
+    for phase in PHASES {
+        cluster.add_worker(phase, 8);
+    }
+    let jobs = sleepers(size.random(), 3);
     let mut load = Load::start(&cluster, cluster.client()?, jobs, WINDOW);
-    // Past what a manager keeps of its first jobs, so that what grows is not that.
-    load.advance(size.of(200, 4_000))?;
+    // What a manager keeps of the work is full before anything is compared: its history,
+    // and in the whole size the 65,536 attempts that it remembers.
+    load.advance(size.of(200, 35_000))?;
     let processes = [cluster.manager().id(), cluster.worker(0).id()];
     let files = open_files(processes[0])?;
     let (ended, started) = (load.ended(), Instant::now());
