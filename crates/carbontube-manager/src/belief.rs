@@ -1,5 +1,5 @@
-//! Which addresses a manager believes of those that workers announce: it dials them, so
-//! whoever announces one decides where it connects to.
+//! Which announced addresses a manager accepts. It dials them, so an announcement could
+//! otherwise point it at any address.
 
 use std::net::{IpAddr, UdpSocket};
 

@@ -296,7 +296,7 @@ impl Core {
         }
     }
 
-    /// Nobody is there to be answered: the client's changes end where they are.
+    /// The client has gone: its changes stop where they are.
     pub(super) fn forget_changes(&mut self, client: ClientId, now: Timestamp) {
         for change in self.changes.waiting.remove(&client).unwrap_or_default() {
             if change.count > 0 {

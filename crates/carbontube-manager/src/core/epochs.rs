@@ -1,12 +1,12 @@
 //! The epochs of this start, and what to do about workers that follow another life of this
 //! manager.
 //!
-//! A worker follows the highest epoch that it heard of a manager. So one that was restored
-//! from an older journal is ignored, and so is one after whose id somebody else greeted: a
-//! manager on a copy of the journal, or whoever can reach the worker. Heartbeats say which
-//! life is followed, and name as a second entry the one that is not, which proves that the
-//! worker receives what this manager sends. When the other life stays silent, the manager
-//! journals an epoch above it and greets everybody with that.
+//! A worker follows one life of a manager and ignores hellos of lower epochs. So it ignores a
+//! manager that was restored from an older journal, or whose id was used in a hello by a
+//! manager on a copy of the journal or by a forger. Heartbeats name the life that the worker
+//! follows and, as a second entry, the one that it does not: this proves that the worker
+//! receives what this manager sends. When the other life stays silent, the manager journals
+//! an epoch above it and greets its workers with that epoch.
 //!
 //! Invariant: an epoch is durable before anything leaves that names it, and only a worker
 //! that proves in the same heartbeat that it receives can move it, by a bounded step, a
@@ -143,8 +143,8 @@ impl Core {
         (received, held)
     }
 
-    /// The worker follows this manager. Where somebody else greets it under this id, it
-    /// hears that this life is there.
+    /// The worker follows this manager. If another life greets it under the same id, this
+    /// one answers, so that the worker stays.
     fn is_followed(&mut self, id: WorkerId, rival: Option<u64>, now: Timestamp) {
         let timeout = self.options.worker_timeout;
         let Some(worker) = self.workers.table.get_mut(&id) else {

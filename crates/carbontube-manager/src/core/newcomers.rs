@@ -1,8 +1,9 @@
-//! Workers that have announced themselves and not shown yet that they receive.
+//! Workers that have announced themselves and have not yet proved that they receive.
 //!
-//! Each costs a pipe and a dial to an address of its choice, and anybody can invent them.
-//! So they have a budget: how many are in the table, and how many come in each second.
-//! One more takes the place of the oldest one, first of those that nobody answers for.
+//! Each costs a pipe and a dial to an address of its choice, and any peer can invent them.
+//! So they have a budget: how many are in the table, and how many are admitted per second.
+//! When the table is full, a new one replaces the oldest, preferring those without a
+//! connected pipe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
